@@ -1,0 +1,1 @@
+//! Which artifacts leave first when the cache is full. Pure.

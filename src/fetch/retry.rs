@@ -1,0 +1,1 @@
+//! Back-off arithmetic with jitter and budget. Pure.

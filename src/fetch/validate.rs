@@ -1,0 +1,1 @@
+//! Is this answer what was asked for? Pure.

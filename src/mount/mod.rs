@@ -1,0 +1,1 @@
+//! Life of a mount: preflight, start, signals, unmount.

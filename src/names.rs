@@ -1,0 +1,1 @@
+//! Remote text to path components and back: injective, safe, at most 255 bytes.

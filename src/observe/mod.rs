@@ -1,0 +1,1 @@
+//! What operators see: logs, events, metrics, the status document.

@@ -1,0 +1,1 @@
+//! How far to read ahead: pure arithmetic.
