@@ -10,6 +10,11 @@ impl Budget {
         todo!()
     }
 
+    /// The limit in bytes.
+    pub fn limit(&self) -> u64 {
+        todo!()
+    }
+
     /// Reserves `bytes` if they are free now.
     pub fn try_reserve(&self, _bytes: u64) -> Option<Reservation> {
         todo!()
@@ -29,3 +34,10 @@ impl Budget {
 /// Bytes taken from a [`Budget`]; dropping gives them back.
 #[derive(Debug)]
 pub struct Reservation {}
+
+impl Reservation {
+    /// Takes `bytes` (or what is left) out of this reservation into one of its own.
+    pub fn split(&mut self, _bytes: u64) -> Reservation {
+        todo!()
+    }
+}

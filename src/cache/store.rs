@@ -1,10 +1,12 @@
 //! Sparse file plus durable block map per artifact version, CRC32C per block.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cache::memory::Reservation;
 use crate::error::Result;
 use crate::model::{ArtifactKey, Validator};
 
@@ -59,9 +61,22 @@ impl CachedArtifact {
         todo!()
     }
 
-    /// Accepts `data` as the content of `block`; it is written behind and becomes present when it
-    /// is durable. Never fails towards the caller.
-    pub fn write(&self, _block: u64, _data: Bytes) {
+    /// The verified bytes of `range` (within the file), assembled from its blocks with as few
+    /// reads as possible; `None` if any block is missing or damaged (then it is forgotten).
+    pub fn read_range(&self, _range: &Range<u64>) -> Option<Bytes> {
+        todo!()
+    }
+
+    /// Accepts `data` as the content of `block`: readable at once (from memory), written behind,
+    /// present on disk when durable. `memory` accounts for `data` and is released when the cache
+    /// no longer holds it in memory. A cache that cannot store now (degraded, no space) gives
+    /// `memory` back and the caller keeps the block itself.
+    pub fn write(
+        &self,
+        _block: u64,
+        _data: Bytes,
+        _memory: Reservation,
+    ) -> Result<(), Reservation> {
         todo!()
     }
 

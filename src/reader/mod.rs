@@ -1,19 +1,29 @@
 //! Open files: pinned artifact versions, shared fetches, read-ahead.
+//!
+//! [`window`] decides how far ahead of a reader to ask (pure), [`artifact`] brings blocks of one
+//! version, each once for all its readers, and [`Handle`] joins the two for one open file.
+//!
+//! Locks: a handle's window lock and an artifact's block lock are never held together, and neither
+//! across an await.
 
 pub mod artifact;
 pub mod window;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 
-use crate::cache::{Budget, Cache};
+use crate::cache::{BLOCK_SIZE, Budget, Cache};
 use crate::error::Result;
 use crate::fetch::Fetcher;
 use crate::links::Links;
 use crate::model::{ArtifactKey, Validator};
 
 pub use artifact::Artifact;
+use window::{Limits, Window};
 
 /// What to open.
 #[derive(Debug)]
@@ -28,50 +38,138 @@ pub struct ArtifactSpec {
     pub fetcher: Fetcher,
 }
 
-/// All open artifacts: two opens of one version share fetches and blocks.
-#[derive(Debug, Clone)]
-pub struct Readers {}
+type Open = HashMap<(ArtifactKey, Validator), Weak<Artifact>>;
+
+/// All open artifacts: two opens of one version share fetches and blocks. Cheap to clone.
+#[derive(Clone)]
+pub struct Readers {
+    cache: Cache,
+    budget: Budget,
+    limits: Limits,
+    open: Arc<Mutex<Open>>,
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Readers {
     /// Readers on `cache` within `budget`.
-    pub fn new(_cache: Cache, _budget: Budget) -> Self {
-        todo!()
+    pub fn new(cache: Cache, budget: Budget) -> Self {
+        let limits = Limits::for_memory(budget.limit());
+        Readers {
+            cache,
+            budget,
+            limits,
+            open: Arc::default(),
+        }
     }
 
-    /// Opens a version; one already open is shared (and keeps its own links).
-    pub fn open(&self, _spec: ArtifactSpec) -> Handle {
-        todo!()
+    /// Opens a version; one already open is shared (and keeps its own links). Must be called
+    /// within a tokio runtime, which then carries the fetches.
+    pub fn open(&self, spec: ArtifactSpec) -> Handle {
+        let name = (spec.key.clone(), spec.validator.clone());
+        let mut open = lock(&self.open);
+        let artifact = match open.get(&name).and_then(Weak::upgrade) {
+            Some(artifact) if artifact.broken().is_none() => artifact,
+            _ => {
+                open.retain(|_, artifact| artifact.strong_count() > 0);
+                let cached = self.cache.artifact(&spec.key, &spec.validator);
+                let artifact = Arc::new(Artifact::new(spec, cached, self.budget.clone()));
+                open.insert(name, Arc::downgrade(&artifact));
+                artifact
+            }
+        };
+        Handle {
+            window: Mutex::new(Window::new(self.limits)),
+            artifact,
+        }
     }
 
     /// The artifact, if some handle has this version open.
-    pub fn opened(&self, _key: &ArtifactKey, _validator: &Validator) -> Option<Arc<Artifact>> {
-        todo!()
+    pub fn opened(&self, key: &ArtifactKey, validator: &Validator) -> Option<Arc<Artifact>> {
+        lock(&self.open)
+            .get(&(key.clone(), validator.clone()))
+            .and_then(Weak::upgrade)
     }
 }
 
 /// One open file.
 #[derive(Debug)]
-pub struct Handle {}
+pub struct Handle {
+    artifact: Arc<Artifact>,
+    window: Mutex<Window>,
+}
 
 impl Handle {
     /// The pinned version's size in bytes.
     pub fn size(&self) -> u64 {
-        todo!()
+        self.artifact.size()
     }
 
     /// The artifact behind it.
     pub fn artifact(&self) -> &Arc<Artifact> {
-        todo!()
+        &self.artifact
     }
 
-    /// Serves `len` bytes at `offset` if they are at hand without waiting for the network.
-    pub fn read_now(&self, _offset: u64, _len: u32) -> Option<Result<Bytes>> {
-        todo!()
+    /// Serves `len` bytes at `offset` if they are at hand without waiting for the network; short
+    /// only at the end of the file.
+    pub fn read_now(&self, offset: u64, len: u32) -> Option<Result<Bytes>> {
+        let wanted = self.clamp(offset, len);
+        if wanted.is_empty() {
+            return Some(Ok(Bytes::new()));
+        }
+        let bytes = self.artifact.at_hand(&wanted)?;
+        self.read_ahead(wanted);
+        Some(Ok(bytes))
     }
 
     /// Serves `len` bytes at `offset`: short only at the end of the file. Cancel-safe: fetches
     /// under way go on for other readers.
-    pub async fn read(&self, _offset: u64, _len: u32) -> Result<Bytes> {
-        todo!()
+    pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes> {
+        let wanted = self.clamp(offset, len);
+        if wanted.is_empty() {
+            return Ok(Bytes::new());
+        }
+        // What the reader waits for is asked before what it may want next.
+        self.artifact.demand(&wanted).await;
+        self.read_ahead(wanted.clone());
+        let served = self.artifact.serve(&wanted).await?;
+        if served.waited {
+            lock(&self.window).starved();
+        }
+        Ok(served.bytes)
     }
+
+    fn clamp(&self, offset: u64, len: u32) -> Range<u64> {
+        let start = offset.min(self.size());
+        start..start.saturating_add(u64::from(len)).min(self.size())
+    }
+
+    fn read_ahead(&self, read: Range<u64>) {
+        let (ahead, part) = {
+            let mut window = lock(&self.window);
+            let Some(ahead) = window.observe(read, self.size()) else {
+                return;
+            };
+            (ahead, window.part())
+        };
+        if let Some(refused_from) = self.artifact.suggest(&ahead, part) {
+            lock(&self.window).refused(refused_from);
+        }
+    }
+}
+
+/// The blocks that `range` (bytes) touches.
+fn blocks_of(range: &Range<u64>) -> Range<u64> {
+    range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE)
+}
+
+/// Locks, also after a panic elsewhere: every critical section here leaves the state whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
