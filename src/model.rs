@@ -247,3 +247,11 @@ pub struct Validator {
     /// Length in bytes.
     pub size: u64,
 }
+
+impl Validator {
+    /// The entity tag if it is a strong one: only such a tag may be sent in If-Match (RFC 9110
+    /// 13.1.1).
+    pub fn strong_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|tag| tag.starts_with('"'))
+    }
+}

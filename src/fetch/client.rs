@@ -1,22 +1,43 @@
-//! Range requests over reqwest, resumed at the first missing byte.
+//! One account's data connections: options, the HTTP client, and one request at a time.
+//!
+//! [`Fetcher`] owns the connection pool, the limit of requests in flight and a pause that a store
+//! may ask for. Data travels over HTTP/1.1 on purpose: parallel parts then have a TCP connection
+//! each, so none waits behind another's lost packet or flow-control window.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION,
+    RANGE,
+};
+use reqwest::{Certificate, Client, ClientBuilder, Response, redirect::Policy};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use url::Url;
 
-use crate::error::Result;
+use super::part::Part;
+use super::probe::{self, Probe};
+use super::redirect::{self, MOST_HOPS, PublicNames};
+use super::stats::FetchStats;
+use crate::error::{Error, Kind, Result};
 use crate::links::Links;
-use crate::model::Validator;
+use crate::model::{Link, LinkMode, Validator};
+
+/// Probes do not queue behind parts: an open needs its answer now.
+const PROBES_IN_FLIGHT: usize = 4;
+/// Stores close idle connections after 5 to 60 s; a request on one just closed costs a round trip.
+const POOL_IDLE: Duration = Duration::from_secs(30);
 
 /// Limits of one account's data connections.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
-    /// Plain http and loopback addresses are allowed.
+    /// Plain http and redirects to local addresses are allowed.
     pub allow_http: bool,
-    /// Extra certificate authority.
+    /// Extra certificate authority (PEM).
     pub ca_file: Option<PathBuf>,
     /// Time to connect.
     pub connect_timeout: Duration,
@@ -26,50 +47,264 @@ pub struct FetchOptions {
     pub min_rate: u64,
     /// The window for `min_rate`.
     pub slow_window: Duration,
-    /// All retries of one part together.
+    /// All retries of one part together: time without progress.
     pub retry_budget: Duration,
+    /// Most parts in flight.
+    pub in_flight: usize,
 }
 
-/// What the first request learnt.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// The version to pin.
-    pub validator: Validator,
-    /// The provider's own file name, from Content-Disposition or the link's path.
-    pub source_name: Option<String>,
-    /// A digest the store publishes, `algorithm:value`.
-    pub digest: Option<String>,
+impl Default for FetchOptions {
+    fn default() -> Self {
+        FetchOptions {
+            allow_http: false,
+            ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(20),
+            min_rate: 16 << 10,
+            slow_window: Duration::from_secs(30),
+            retry_budget: Duration::from_secs(120),
+            in_flight: 16,
+        }
+    }
 }
 
 /// One account's data client. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Fetcher {}
+#[derive(Clone)]
+pub struct Fetcher {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) options: FetchOptions,
+    pub(super) stats: FetchStats,
+    pub(super) parts: Arc<Semaphore>,
+    pub(super) probes: Arc<Semaphore>,
+    /// For links and their own hosts.
+    client: Client,
+    /// For hosts that only a redirect named: resolves public addresses only.
+    abroad: Client,
+    pause: Mutex<Option<Instant>>,
+}
 
 impl Fetcher {
-    /// Builds the client: no decoders, no cookies, own redirect rules.
-    pub fn new(_options: FetchOptions) -> Result<Self> {
-        todo!()
+    /// Builds the client: no decoders, no cookies, own redirect rules, proxies from the
+    /// environment. [`Kind::Config`] when `ca_file` cannot be used.
+    pub fn new(options: FetchOptions) -> Result<Self> {
+        let client = build(builder(&options)?, &options)?;
+        let abroad = match options.allow_http {
+            true => client.clone(),
+            false => build(builder(&options)?.dns_resolver(PublicNames), &options)?,
+        };
+        Ok(Fetcher {
+            shared: Arc::new(Shared {
+                stats: FetchStats::default(),
+                parts: Arc::new(Semaphore::new(options.in_flight.max(1))),
+                probes: Arc::new(Semaphore::new(PROBES_IN_FLIGHT)),
+                client,
+                abroad,
+                pause: Mutex::default(),
+                options,
+            }),
+        })
     }
 
-    /// Asks `bytes=0-0` and pins what it learns. Never HEAD.
-    pub async fn probe(&self, _links: &Links) -> Result<Probe> {
-        todo!()
+    /// Asks `bytes=0-0` and pins what it learns. Never HEAD, which signed links rarely allow.
+    ///
+    /// [`Kind::Protocol`] when the store serves no ranges; [`Kind::Unsupported`] for a link that
+    /// works once only, which is left untouched.
+    pub async fn probe(&self, links: &Links) -> Result<Probe> {
+        probe::probe(&self.shared, links).await
     }
 
     /// Starts to fetch exactly `range` (non-empty, within the size) of the version `validator`.
-    pub fn part(&self, _links: Arc<Links>, _validator: Arc<Validator>, _range: Range<u64>) -> Part {
-        todo!()
+    /// Nothing is sent before the first [`Part::next`]; dropping the part ends its request.
+    pub fn part(&self, links: Arc<Links>, validator: Arc<Validator>, range: Range<u64>) -> Part {
+        Part::new(Arc::clone(&self.shared), links, validator, range)
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> &FetchStats {
+        &self.shared.stats
     }
 }
 
-/// A range being fetched.
-#[derive(Debug)]
-pub struct Part {}
-
-impl Part {
-    /// The next bytes in order; `None` exactly when the whole range was delivered. After an error
-    /// the part is over.
-    pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        todo!()
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher")
+            .field("options", &self.shared.options)
+            .field("stats", &self.shared.stats)
+            .finish_non_exhaustive()
     }
+}
+
+fn builder(options: &FetchOptions) -> Result<ClientBuilder> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let mut builder = Client::builder()
+        .user_agent(concat!("mongo-backupfs/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        .redirect(Policy::none())
+        .referer(false)
+        .http1_only()
+        .tcp_nodelay(true)
+        .connect_timeout(options.connect_timeout)
+        .pool_max_idle_per_host(options.in_flight)
+        .pool_idle_timeout(POOL_IDLE);
+    if let Some(path) = &options.ca_file {
+        let unusable = |why: String| {
+            let words = format!("ca_file `{}` cannot be used: {why}", path.display());
+            Error::new(Kind::Config, words)
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let certificates =
+            Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(unusable("it holds no PEM certificate".into()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    Ok(builder)
+}
+
+fn build(builder: ClientBuilder, options: &FetchOptions) -> Result<Client> {
+    builder.build().map_err(|error| {
+        let (kind, words) = match &options.ca_file {
+            Some(path) => (
+                Kind::Config,
+                format!("ca_file `{}` cannot be used", path.display()),
+            ),
+            None => (
+                Kind::Environment,
+                "no certificate authorities can be loaded: install ca-certificates".into(),
+            ),
+        };
+        Error::new(kind, words).with_source(error.without_url())
+    })
+}
+
+impl Shared {
+    /// Sends one GET for `wanted` and follows its redirects. The answer is unjudged; an error here
+    /// is [`Kind::Unreachable`], or [`Kind::Protocol`] for what must not be asked or followed.
+    pub(super) async fn get(
+        &self,
+        link: &Link,
+        wanted: &Range<u64>,
+        pinned: Option<&Validator>,
+    ) -> Result<Response> {
+        let protocol = |words: &str| Error::new(Kind::Protocol, words);
+        if link.mode == LinkMode::Once {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "the provider's link works once only: it cannot be read in ranges",
+            ));
+        }
+        let allow_http = self.options.allow_http;
+        let home = link.url.url();
+        redirect::check_link(&home, allow_http).map_err(protocol)?;
+        let lenient = allow_http || redirect::is_local(&home);
+        let mut url = home.clone();
+        for _hop in 0..=MOST_HOPS {
+            let at_home = redirect::same_origin(&home, &url);
+            let client = match at_home || lenient {
+                true => &self.client,
+                false => &self.abroad,
+            };
+            let private = at_home.then_some(link);
+            let headers = headers(private, wanted, pinned)?;
+            let answer = self.send(client, url.clone(), headers).await?;
+            if !answer.status().is_redirection() {
+                return Ok(answer);
+            }
+            let location = answer.headers().get(LOCATION);
+            let location = location.ok_or_else(|| {
+                let words = format!("the server answered {}", answer.status().as_u16());
+                Error::new(Kind::Protocol, words)
+            })?;
+            url = redirect::target(&url, location.as_bytes(), allow_http, lenient)
+                .map_err(protocol)?;
+        }
+        Err(protocol("the server redirects too often"))
+    }
+
+    async fn send(&self, client: &Client, url: Url, headers: HeaderMap) -> Result<Response> {
+        self.stats.requests.add(1);
+        let request = client.get(url).headers(headers).send();
+        match tokio::time::timeout(self.options.idle_timeout, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(unsent(error)),
+            Err(_) => Err(Error::new(
+                Kind::Unreachable,
+                "the store does not answer in time",
+            )),
+        }
+    }
+
+    /// All requests of this account wait for `wait` from now: the store asked for it.
+    pub(super) fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        *pause = (*pause).max(Some(until));
+    }
+
+    /// Waits for the end of the pause, if there is one.
+    pub(super) async fn paused(&self) {
+        let until = *self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+fn headers(
+    private: Option<&Link>,
+    wanted: &Range<u64>,
+    pinned: Option<&Validator>,
+) -> Result<HeaderMap> {
+    let malformed = || Error::new(Kind::Protocol, "the link asks for a malformed header");
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| malformed());
+    let mut headers = HeaderMap::new();
+    for (name, secret) in private.iter().flat_map(|link| &link.headers) {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed())?;
+        let mut secret = value(secret.expose())?;
+        secret.set_sensitive(true);
+        headers.insert(name, secret);
+    }
+    headers.insert(
+        RANGE,
+        value(&format!("bytes={}-{}", wanted.start, wanted.end - 1))?,
+    );
+    if let Some(pinned) = pinned {
+        match (pinned.strong_etag(), &pinned.last_modified) {
+            (Some(etag), _) => headers.insert(IF_MATCH, value(etag)?),
+            (None, Some(time)) => headers.insert(IF_UNMODIFIED_SINCE, value(time)?),
+            (None, None) => None,
+        };
+    }
+    Ok(headers)
+}
+
+/// A request that got no answer. A certificate that is not accepted stays so.
+fn unsent(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    let mut untrusted = false;
+    while let Some(at) = cause {
+        untrusted |= at
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
+        cause = at.source();
+    }
+    let (kind, words) = match (error.is_connect(), untrusted) {
+        (true, true) => (
+            Kind::Protocol,
+            "no secure connection to the store; if it has its own certificate authority, set \
+             ca_file",
+        ),
+        (true, false) => (Kind::Unreachable, "the store cannot be reached"),
+        (false, _) => (
+            Kind::Unreachable,
+            "the store broke off before it had answered",
+        ),
+    };
+    Error::new(kind, words).with_source(error)
 }

@@ -1,10 +1,19 @@
 //! The only place that reads artifact bytes over HTTP.
 //!
-//! [`validate`] and [`retry`] are pure; [`client`] sends. What leaves this module is exactly the
-//! bytes of the pinned version, or an error.
+//! [`validate`], [`retry`] and the rules of [`redirect`] are pure; [`client`] sends; [`part`] keeps
+//! a range flowing; [`probe`] asks what there is. What leaves this module is exactly the bytes of
+//! the pinned version, or an error that names no address.
 
+mod attempts;
 pub mod client;
+pub mod part;
+pub mod probe;
+pub mod redirect;
 pub mod retry;
+pub mod stats;
 pub mod validate;
 
-pub use client::{FetchOptions, Fetcher, Part, Probe};
+pub use client::{FetchOptions, Fetcher};
+pub use part::Part;
+pub use probe::Probe;
+pub use stats::FetchStats;

@@ -1,0 +1,185 @@
+//! The first request: how long is the artifact, which version is it, what does the store call it.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, LAST_MODIFIED};
+use percent_encoding::percent_decode_str;
+use tracing::warn;
+use url::Url;
+
+use super::attempts::Attempts;
+use super::client::Shared;
+use super::part::END_WAIT;
+use super::validate::judge_probe;
+use crate::error::Result;
+use crate::links::Links;
+use crate::model::Validator;
+
+/// A longer header is not a validator, name or digest.
+const LONGEST: usize = 1024;
+
+/// What the first request learnt.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The version to pin.
+    pub validator: Validator,
+    /// The provider's own file name, from Content-Disposition or the link's path.
+    pub source_name: Option<String>,
+    /// A digest the store publishes, `algorithm:value`.
+    pub digest: Option<String>,
+}
+
+pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> {
+    let mut attempts = Attempts::new(Arc::clone(shared));
+    let accepted = attempts
+        .ask(links, &shared.probes, &(0..1), None, judge_probe)
+        .await
+        .map_err(|error| error.context("asking for the artifact's size"))?;
+    let mut answer = accepted.answer;
+    let headers = answer.headers();
+    let validator = Validator {
+        etag: text(headers, &ETAG),
+        last_modified: text(headers, &LAST_MODIFIED),
+        size: accepted.learnt,
+    };
+    if validator.etag.is_none() && validator.last_modified.is_none() {
+        warn!(
+            "the store names no version (neither ETag nor Last-Modified): only the size is pinned"
+        );
+    }
+    let probe = Probe {
+        validator,
+        source_name: text(headers, &CONTENT_DISPOSITION)
+            .and_then(|value| disposition_name(&value))
+            .or_else(|| path_name(&accepted.lease.link.url.url())),
+        digest: digest(headers),
+    };
+    // One byte at most: with its end read, the first part finds the connection open.
+    let end = async {
+        while let Ok(Some(piece)) = answer.chunk().await {
+            if piece.len() > 1 {
+                break;
+            }
+        }
+    };
+    let _in_time = tokio::time::timeout(END_WAIT, end).await;
+    Ok(probe)
+}
+
+/// A header as text, if it is short and printable.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let text = headers.get(name)?.to_str().ok()?.trim();
+    let usable = !text.is_empty() && text.len() <= LONGEST;
+    usable.then(|| text.to_owned())
+}
+
+/// The file name of a Content-Disposition value (RFC 6266): `filename*` before `filename`.
+fn disposition_name(value: &str) -> Option<String> {
+    let mut plain = None;
+    for (name, value) in parameters(value) {
+        if name.eq_ignore_ascii_case("filename*") {
+            // charset'language'value, RFC 8187.
+            let mut fields = value.splitn(3, '\'');
+            let charset = fields.next()?;
+            let encoded = fields.nth(1);
+            if let (true, Some(encoded)) = (charset.eq_ignore_ascii_case("utf-8"), encoded)
+                && let Some(name) = file_name(&percent_decode_str(encoded).decode_utf8_lossy())
+            {
+                return Some(name);
+            }
+        } else if name.eq_ignore_ascii_case("filename") {
+            plain = plain.or_else(|| file_name(&value));
+        }
+    }
+    plain
+}
+
+/// The `; name=value` parameters of a header, quotes and escapes taken away.
+fn parameters(header: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut rest = header;
+    // What comes before the first `;` is the disposition itself.
+    while let Some((_, parameter)) = split_outside_quotes(rest) {
+        rest = parameter;
+        let one = split_outside_quotes(rest).map_or(rest, |(one, _)| one);
+        if let Some((name, value)) = one.split_once('=') {
+            found.push((name.trim().to_owned(), unquoted(value.trim())));
+        }
+    }
+    found
+}
+
+/// Splits at the first `;` that is not within quotes.
+fn split_outside_quotes(text: &str) -> Option<(&str, &str)> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b';' if !quoted => return Some((&text[..at], &text[at + 1..])),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unquoted(value: &str) -> String {
+    let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+    let Some(inner) = inner else {
+        return value.to_owned();
+    };
+    let mut text = String::with_capacity(inner.len());
+    let mut escaped = false;
+    for c in inner.chars() {
+        if c == '\\' && !escaped {
+            escaped = true;
+        } else {
+            escaped = false;
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// The last segment of the link's path, if it looks like a file's name: a segment without a dot may
+/// be a token that only the link's holder should know.
+fn path_name(url: &Url) -> Option<String> {
+    let segment = url.path_segments()?.next_back()?;
+    file_name(&percent_decode_str(segment).decode_utf8_lossy()).filter(|name| name.contains('.'))
+}
+
+/// The last component of remote text, without control characters.
+fn file_name(text: &str) -> Option<String> {
+    let name = text.rsplit(['/', '\\']).next().unwrap_or_default();
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let usable = !matches!(name.as_str(), "" | "." | "..") && name.len() <= LONGEST;
+    usable.then_some(name)
+}
+
+/// A digest of the whole file that the store sends with any answer about it.
+///
+/// Only headers that are about the whole file even in a 206: Content-MD5 is about the part that was
+/// sent, and S3 says with `x-amz-checksum-type` whether a checksum covers the object.
+fn digest(headers: &HeaderMap) -> Option<String> {
+    for name in ["x-oss-hash-crc64ecma", "x-cos-hash-crc64ecma"] {
+        if let Some(value) = text(headers, &HeaderName::from_static(name)) {
+            return Some(format!("crc64ecma:{value}"));
+        }
+    }
+    let kind = text(headers, &HeaderName::from_static("x-amz-checksum-type"));
+    if kind.is_some_and(|kind| kind.eq_ignore_ascii_case("FULL_OBJECT")) {
+        for (name, algorithm) in [
+            ("x-amz-checksum-sha256", "sha256"),
+            ("x-amz-checksum-crc64nvme", "crc64nvme"),
+            ("x-amz-checksum-crc32c", "crc32c"),
+            ("x-amz-checksum-sha1", "sha1"),
+            ("x-amz-checksum-crc32", "crc32"),
+        ] {
+            if let Some(value) = text(headers, &HeaderName::from_static(name)) {
+                return Some(format!("{algorithm}:{value}"));
+            }
+        }
+    }
+    None
+}
