@@ -1,1 +1,3 @@
-//! What operators see: logs, events, metrics, the status document.
+//! What operators see: logs, events, metrics, the status document. A leaf: anyone may import it.
+
+pub mod events;

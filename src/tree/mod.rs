@@ -4,147 +4,422 @@
 //! made of is not assumed to be one whole artifact. Listings are asked at most once per
 //! `list_ttl`, by one caller for all (single-flight), and the last good one is served when the
 //! provider fails. Works without a mount: `ls` and `get` walk the same tree.
+//!
+//! Locks: the table of numbers, and one inside each listing; neither is taken while the other is
+//! held, nor kept across an await.
 
-use std::sync::Arc;
+#[cfg(test)]
+pub(crate) mod fake;
+mod inodes;
+mod listing;
+mod node;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::clock::SharedClock;
-use crate::error::Result;
-use crate::model::{Backup, Instance, RemoteFile, ShardRef};
+use crate::error::{Error, Kind, Result};
+use crate::names;
+use crate::observe::events::Events;
 use crate::providers::Provider;
 
-/// Inode number of the root.
-pub const ROOT: u64 = 1;
+use inodes::{Contents, Inodes, META};
+use listing::{Health, Listing, Need, Served, Terms};
+use node::{META_NAME, Sketch};
 
-/// What a node is.
+pub use inodes::ROOT;
+pub use node::{Child, FileNode, Found, MetaFile, Node};
+
+/// How long the kernel may believe a name that only a new configuration can change.
+const FIXED_TTL: Duration = Duration::from_secs(3600);
+
+/// How the tree treats its listings.
 #[derive(Debug, Clone)]
-pub enum Node {
-    /// The mountpoint.
-    Root,
-    /// `.backupfs`.
-    Meta,
-    /// One of the documents in `.backupfs`.
-    MetaFile(MetaFile),
-    /// A configured account.
-    Provider(Arc<str>),
-    /// An instance.
-    Instance {
-        /// Whose.
-        provider: Arc<str>,
-        /// Which.
-        instance: Arc<Instance>,
-    },
-    /// `latest`: a relative symlink to the newest successful backup.
-    Latest {
-        /// The directory name it points to.
-        target: String,
-        /// The backup's finish time.
-        finished: Timestamp,
-    },
-    /// A backup.
-    Backup {
-        /// Whose.
-        provider: Arc<str>,
-        /// Of which instance.
-        instance: Arc<Instance>,
-        /// Which.
-        backup: Arc<Backup>,
-    },
-    /// A shard.
-    Shard(Arc<ShardRef>),
-    /// A directory inside a shard.
-    Directory {
-        /// Below which shard.
-        shard: Arc<ShardRef>,
-        /// Remote path below the shard.
-        path: String,
-    },
-    /// A file.
-    File(Arc<FileNode>),
+pub struct TreeOptions {
+    /// How long a listing is served before it is asked again.
+    pub list_ttl: Duration,
+    /// How long a caller waits for a listing that was never served before it is an error.
+    pub patience: Duration,
+    /// Where failed listings are told.
+    pub events: Events,
 }
 
-/// A file of a shard.
-#[derive(Debug, Clone)]
-pub struct FileNode {
-    /// Below which shard.
-    pub shard: Arc<ShardRef>,
-    /// What the provider listed.
-    pub file: RemoteFile,
-}
-
-/// The documents in `.backupfs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MetaFile {
-    /// `status.json`
-    Status,
-    /// `tasks.json`
-    Tasks,
-    /// `metrics`
-    Metrics,
-    /// `events.log`
-    Events,
-}
-
-/// A node found by name.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Stable inode number: the same after a remount.
-    pub ino: u64,
-    /// The node.
-    pub node: Node,
-    /// How long the kernel may believe the name.
-    pub ttl: Duration,
-}
-
-/// One entry of a directory.
-#[derive(Debug, Clone)]
-pub struct Child {
-    /// Its name, a safe path component.
+/// How a provider's listings are.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ProviderHealth {
+    /// The configured name.
     pub name: String,
-    /// Its inode number.
-    pub ino: u64,
-    /// What it is.
-    pub node: Node,
+    /// When any of its listings was last answered well.
+    pub last_listing: Option<Timestamp>,
+    /// Some listing shown is older than it should be.
+    pub stale: bool,
+    /// Why, or why there is nothing to show.
+    pub error: Option<String>,
+    /// Instances in its last listing.
+    pub instances: usize,
+}
+
+impl ProviderHealth {
+    fn unasked(name: &str) -> Self {
+        ProviderHealth {
+            name: name.to_owned(),
+            last_listing: None,
+            stale: false,
+            error: None,
+            instances: 0,
+        }
+    }
+
+    fn include(&mut self, listing: Health) {
+        self.last_listing = self.last_listing.max(listing.listed);
+        if let Some(error) = listing.error {
+            self.stale = true;
+            self.error = Some(error);
+        }
+    }
 }
 
 /// The tree. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Tree {}
+#[derive(Clone)]
+pub struct Tree {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: Mutex<Inodes>,
+    providers: HashMap<Arc<str>, Arc<dyn Provider>>,
+    terms: Terms,
+    events: Events,
+    clock: SharedClock,
+}
 
 impl Tree {
     /// A tree over the named providers; asks nothing yet.
     pub fn new(
-        _providers: Vec<(Arc<str>, Arc<dyn Provider>)>,
-        _list_ttl: Duration,
-        _clock: SharedClock,
+        providers: Vec<(Arc<str>, Arc<dyn Provider>)>,
+        options: TreeOptions,
+        clock: SharedClock,
     ) -> Self {
-        todo!()
+        let entries = node::providers(providers.iter().map(|(name, _)| Arc::clone(name)));
+        Tree {
+            shared: Arc::new(Shared {
+                table: Mutex::new(Inodes::new(entries)),
+                providers: providers.into_iter().collect(),
+                terms: Terms {
+                    ttl: options.list_ttl,
+                    patience: options.patience,
+                },
+                events: options.events,
+                clock,
+            }),
+        }
     }
 
-    /// The node of a number the kernel holds; `BadHandle`/`Changed` if it is unknown.
-    pub fn node(&self, _ino: u64) -> Result<Node> {
-        todo!()
+    /// The node of a number the kernel holds; [`Kind::Changed`] if it is unknown.
+    pub fn node(&self, ino: u64) -> Result<Node> {
+        self.shared.node(ino)
+    }
+
+    /// The directory that has `ino`; the root's parent is the root.
+    pub fn parent(&self, ino: u64) -> u64 {
+        self.shared.table().parent(ino).unwrap_or(ROOT)
+    }
+
+    /// The path of `ino` from the root, for people: `/provider/instance/…`.
+    pub fn path(&self, ino: u64) -> String {
+        let path = self.shared.table().path(ino);
+        path.unwrap_or_else(|| format!("(node {ino:#x}, no longer listed)"))
     }
 
     /// The child `name` of `parent`; counts a kernel reference.
-    pub async fn lookup(&self, _parent: u64, _name: &str) -> Result<Found> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] only when a complete and current listing has no such name; otherwise why
+    /// that could not be found out.
+    pub async fn lookup(&self, parent: u64, name: &str) -> Result<Found> {
+        let (child, ttl) = self.find(parent, name).await?;
+        let (ino, node) = self.shared.table().hold(&child);
+        Ok(Found { ino, node, ttl })
     }
 
-    /// The kernel dropped `count` references.
-    pub fn forget(&self, _ino: u64, _count: u64) {
-        todo!()
+    /// The kernel dropped `count` references; true when it holds none any more.
+    pub fn forget(&self, ino: u64, count: u64) -> bool {
+        self.shared.table().release(ino, count)
     }
 
-    /// One more kernel reference (readdirplus).
-    pub fn remember(&self, _child: &Child) {
-        todo!()
+    /// One more kernel reference (readdirplus). Tells the child's number and newest meaning, which
+    /// may have changed since `child` was listed.
+    pub fn remember(&self, child: &Child) -> (u64, Node) {
+        self.shared.table().hold(child)
     }
 
     /// All children of a directory but the hidden ones, ordered by name.
-    pub async fn children(&self, _ino: u64) -> Result<Arc<Vec<Child>>> {
-        todo!()
+    ///
+    /// # Errors
+    /// Only when the directory was never listed: why it could not be.
+    pub async fn children(&self, ino: u64) -> Result<Arc<Vec<Child>>> {
+        self.listed(ino, Need::Any).await.map(|served| served.value)
+    }
+
+    /// The node that `path` names, `latest` followed wherever it stands. Counts no reference.
+    ///
+    /// # Errors
+    /// As [`Tree::lookup`].
+    pub async fn resolve(&self, path: &str) -> Result<Child> {
+        let mut at = Child {
+            parent: ROOT,
+            name: String::new(),
+            ino: ROOT,
+            node: Node::Root,
+        };
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            at = self.find(at.ino, name).await?.0;
+            if let Node::Latest { target, .. } = &at.node {
+                at = self.find(at.parent, target).await?.0;
+            }
+        }
+        Ok(at)
+    }
+
+    /// How the listings of each provider are, in the order of their names; from memory.
+    pub fn health(&self) -> Vec<ProviderHealth> {
+        let mut all: BTreeMap<Arc<str>, ProviderHealth> = self
+            .shared
+            .providers
+            .keys()
+            .map(|name| (Arc::clone(name), ProviderHealth::unasked(name)))
+            .collect();
+        let listings: Vec<_> = {
+            let table = self.shared.table();
+            let listings = table.listings().filter_map(|(ino, node, listing)| {
+                let instances = match node {
+                    Node::Provider(_) => table.contents(ino)?.of(ino)?.len(),
+                    _ => 0,
+                };
+                Some((Arc::clone(owner(node)?), instances, Arc::clone(listing)))
+            });
+            listings.collect()
+        };
+        for (name, instances, listing) in listings {
+            if let Some(health) = all.get_mut(&name) {
+                health.instances += instances;
+                health.include(listing.health());
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// How many nodes are known.
+    pub fn known_nodes(&self) -> usize {
+        self.shared.table().len()
+    }
+
+    async fn find(&self, parent: u64, name: &str) -> Result<(Child, Duration)> {
+        if name.len() > names::MAX_BYTES {
+            return Err(Error::new(
+                Kind::NameTooLong,
+                format!("a name has at most {} bytes", names::MAX_BYTES),
+            ));
+        }
+        if parent == ROOT && name == META_NAME {
+            let node = Node::Meta;
+            let child = Child {
+                parent,
+                name: name.to_owned(),
+                ino: META,
+                node,
+            };
+            return Ok((child, FIXED_TTL));
+        }
+        for need in [Need::Any, Need::Current] {
+            let served = self.listed(parent, need).await?;
+            if let Some(child) = inodes::find(&served.value, name) {
+                return Ok((child.clone(), served.fresh_for));
+            }
+            match served.stale {
+                None => break,
+                Some(error) if need == Need::Current => {
+                    return Err(error.context(format!("looking for {name}")));
+                }
+                Some(_) => {}
+            }
+        }
+        Err(Error::new(Kind::NotFound, format!("there is no {name}")))
+    }
+
+    /// The children of directory `ino` with what is known of their being current.
+    async fn listed(&self, ino: u64, need: Need) -> Result<Served<Vec<Child>>> {
+        let shared = &self.shared;
+        match shared.node(ino)? {
+            Node::Root | Node::Meta => {
+                let table = shared.table();
+                let contents = table.contents(ino).and_then(|contents| contents.of(ino));
+                Ok(Served {
+                    value: contents.map(Arc::clone).unwrap_or_default(),
+                    fresh_for: FIXED_TTL,
+                    stale: None,
+                })
+            }
+            Node::Provider(_) | Node::Instance { .. } | Node::Shard(_) => {
+                let served = shared.refreshed(ino, need).await?;
+                served.map(|contents| contents.of(ino))
+            }
+            Node::Backup { .. } => {
+                // Shards come with their backup; only proof that one does not exist asks again.
+                let (fresh_for, stale) = match need {
+                    Need::Any => (shared.terms.ttl, Some(unproven())),
+                    Need::Current => {
+                        let served = shared.refreshed(self.parent(ino), need).await?;
+                        (served.fresh_for, served.stale)
+                    }
+                };
+                let mut table = shared.table();
+                let contents = match table.contents(ino) {
+                    Some(contents) => Some(Arc::clone(contents)),
+                    None => table.install_shards(ino),
+                };
+                Served {
+                    value: contents.ok_or_else(gone)?,
+                    fresh_for,
+                    stale,
+                }
+                .map(|contents| contents.of(ino))
+            }
+            Node::Directory { .. } => {
+                let served = shared.refreshed(shared.shard_above(ino)?, need).await?;
+                served.map(|contents| contents.of(ino))
+            }
+            Node::MetaFile(_) | Node::Latest { .. } | Node::File(_) => Err(Error::new(
+                Kind::NotDirectory,
+                format!("{} is not a directory", self.path(ino)),
+            )),
+        }
     }
 }
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Inodes> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node(&self, ino: u64) -> Result<Node> {
+        self.table().node(ino).cloned().ok_or_else(gone)
+    }
+
+    /// The shard above a directory inside it.
+    fn shard_above(&self, ino: u64) -> Result<u64> {
+        let table = self.table();
+        let mut at = ino;
+        loop {
+            match table.node(at) {
+                Some(Node::Directory { .. }) => at = table.parent(at).ok_or_else(gone)?,
+                Some(Node::Shard(_)) => return Ok(at),
+                _ => return Err(gone()),
+            }
+        }
+    }
+
+    /// The listing of a directory that its provider must be asked about.
+    async fn refreshed(self: &Arc<Self>, ino: u64, need: Need) -> Result<Served<Contents>> {
+        let listing: Arc<Listing<Contents>> = self.table().listing(ino).ok_or_else(gone)?;
+        let load = || {
+            let shared = Arc::clone(self);
+            async move { shared.load(ino).await }
+        };
+        listing.get(self.terms, need, &self.clock, load).await
+    }
+
+    /// Asks the provider about directory `ino` and installs the answer.
+    async fn load(&self, ino: u64) -> Result<Arc<Contents>> {
+        let (node, path) = {
+            let table = self.table();
+            let node = table.node(ino).cloned().ok_or_else(gone)?;
+            (node, table.path(ino).unwrap_or_default())
+        };
+        match self.ask(&node).await {
+            Ok(entries) => self.table().install(ino, entries).ok_or_else(gone),
+            Err(error) => {
+                let error = of_listing(error).context(format!("listing {path}"));
+                self.events.failed("list", &path, &error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask(&self, node: &Node) -> Result<Vec<Sketch>> {
+        let provider = owner(node)
+            .and_then(|name| self.providers.get(name))
+            .ok_or_else(gone)?;
+        match node {
+            Node::Provider(name) => Ok(node::instances(name, provider.instances().await?)),
+            Node::Instance {
+                provider: name,
+                instance,
+            } => Ok(node::backups(
+                name,
+                instance,
+                provider.backups(instance).await?,
+            )),
+            Node::Shard(shard) => Ok(node::files(shard, provider.files(shard).await?)),
+            _ => Err(gone()),
+        }
+    }
+}
+
+impl Served<Contents> {
+    /// The part of a listing that one directory shows.
+    fn map<'a, F>(&'a self, part: F) -> Result<Served<Vec<Child>>>
+    where
+        F: FnOnce(&'a Contents) -> Option<&'a Arc<Vec<Child>>>,
+    {
+        Ok(Served {
+            value: part(&self.value).map(Arc::clone).ok_or_else(gone)?,
+            fresh_for: self.fresh_for,
+            stale: self.stale.as_ref().map(Error::duplicate),
+        })
+    }
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("providers", &self.shared.providers.keys())
+            .field("nodes", &self.known_nodes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The provider a node belongs to.
+fn owner(node: &Node) -> Option<&Arc<str>> {
+    match node {
+        Node::Root | Node::Meta | Node::MetaFile(_) | Node::Latest { .. } => None,
+        Node::Provider(name) => Some(name),
+        Node::Instance { provider, .. } | Node::Backup { provider, .. } => Some(provider),
+        Node::Shard(shard) | Node::Directory { shard, .. } => Some(&shard.provider),
+        Node::File(file) => Some(&file.shard.provider),
+    }
+}
+
+/// A failed listing is never "no such name": that it fails says nothing about what exists.
+fn of_listing(error: Error) -> Error {
+    match error.kind() {
+        Kind::Credentials | Kind::Stopping => error,
+        kind if kind.errno() == libc::EIO => error,
+        _ => Error::new(Kind::Unavailable, error.to_string()),
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Changed, "the provider no longer lists it")
+}
+
+fn unproven() -> Error {
+    Error::new(Kind::Unavailable, "the listing of the instance is needed")
+}
+
+#[cfg(test)]
+mod tests;
