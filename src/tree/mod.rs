@@ -10,27 +10,27 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod health;
 mod inodes;
 mod listing;
 mod node;
+mod walk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
-use crate::names;
 use crate::observe::events::Events;
 use crate::providers::Provider;
 
-use inodes::{Contents, Inodes, META};
-use listing::{Health, Listing, Need, Served, Terms};
-use node::{META_NAME, Sketch};
+use inodes::{Contents, Inodes};
+use listing::{Listing, Need, Served, Terms};
+use node::Sketch;
 
+pub use health::ProviderHealth;
 pub use inodes::ROOT;
 pub use node::{Child, FileNode, Found, MetaFile, Node};
 
@@ -46,41 +46,6 @@ pub struct TreeOptions {
     pub patience: Duration,
     /// Where failed listings are told.
     pub events: Events,
-}
-
-/// How a provider's listings are.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ProviderHealth {
-    /// The configured name.
-    pub name: String,
-    /// When any of its listings was last answered well.
-    pub last_listing: Option<Timestamp>,
-    /// Some listing shown is older than it should be.
-    pub stale: bool,
-    /// Why, or why there is nothing to show.
-    pub error: Option<String>,
-    /// Instances in its last listing.
-    pub instances: usize,
-}
-
-impl ProviderHealth {
-    fn unasked(name: &str) -> Self {
-        ProviderHealth {
-            name: name.to_owned(),
-            last_listing: None,
-            stale: false,
-            error: None,
-            instances: 0,
-        }
-    }
-
-    fn include(&mut self, listing: Health) {
-        self.last_listing = self.last_listing.max(listing.listed);
-        if let Some(error) = listing.error {
-            self.stale = true;
-            self.error = Some(error);
-        }
-    }
 }
 
 /// The tree. Cheap to clone.
@@ -165,90 +130,9 @@ impl Tree {
         self.listed(ino, Need::Any).await.map(|served| served.value)
     }
 
-    /// The node that `path` names, `latest` followed wherever it stands. Counts no reference.
-    ///
-    /// # Errors
-    /// As [`Tree::lookup`].
-    pub async fn resolve(&self, path: &str) -> Result<Child> {
-        let mut at = Child {
-            parent: ROOT,
-            name: String::new(),
-            ino: ROOT,
-            node: Node::Root,
-        };
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            at = self.find(at.ino, name).await?.0;
-            if let Node::Latest { target, .. } = &at.node {
-                at = self.find(at.parent, target).await?.0;
-            }
-        }
-        Ok(at)
-    }
-
-    /// How the listings of each provider are, in the order of their names; from memory.
-    pub fn health(&self) -> Vec<ProviderHealth> {
-        let mut all: BTreeMap<Arc<str>, ProviderHealth> = self
-            .shared
-            .providers
-            .keys()
-            .map(|name| (Arc::clone(name), ProviderHealth::unasked(name)))
-            .collect();
-        let listings: Vec<_> = {
-            let table = self.shared.table();
-            let listings = table.listings().filter_map(|(ino, node, listing)| {
-                let instances = match node {
-                    Node::Provider(_) => table.contents(ino)?.of(ino)?.len(),
-                    _ => 0,
-                };
-                Some((Arc::clone(owner(node)?), instances, Arc::clone(listing)))
-            });
-            listings.collect()
-        };
-        for (name, instances, listing) in listings {
-            if let Some(health) = all.get_mut(&name) {
-                health.instances += instances;
-                health.include(listing.health());
-            }
-        }
-        all.into_values().collect()
-    }
-
     /// How many nodes are known.
     pub fn known_nodes(&self) -> usize {
         self.shared.table().len()
-    }
-
-    async fn find(&self, parent: u64, name: &str) -> Result<(Child, Duration)> {
-        if name.len() > names::MAX_BYTES {
-            return Err(Error::new(
-                Kind::NameTooLong,
-                format!("a name has at most {} bytes", names::MAX_BYTES),
-            ));
-        }
-        if parent == ROOT && name == META_NAME {
-            let node = Node::Meta;
-            let child = Child {
-                parent,
-                name: name.to_owned(),
-                ino: META,
-                node,
-            };
-            return Ok((child, FIXED_TTL));
-        }
-        for need in [Need::Any, Need::Current] {
-            let served = self.listed(parent, need).await?;
-            if let Some(child) = inodes::find(&served.value, name) {
-                return Ok((child.clone(), served.fresh_for));
-            }
-            match served.stale {
-                None => break,
-                Some(error) if need == Need::Current => {
-                    return Err(error.context(format!("looking for {name}")));
-                }
-                Some(_) => {}
-            }
-        }
-        Err(Error::new(Kind::NotFound, format!("there is no {name}")))
     }
 
     /// The children of directory `ino` with what is known of their being current.

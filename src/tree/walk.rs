@@ -1,0 +1,67 @@
+//! From names to nodes: the rule for "there is no such name", and whole paths for commands.
+
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::names;
+
+use super::inodes::{self, META, ROOT};
+use super::listing::Need;
+use super::node::META_NAME;
+use super::{Child, FIXED_TTL, Node, Tree};
+
+impl Tree {
+    /// The node that `path` names, `latest` followed wherever it stands. Counts no reference.
+    ///
+    /// # Errors
+    /// As [`Tree::lookup`].
+    pub async fn resolve(&self, path: &str) -> Result<Child> {
+        let mut at = Child {
+            parent: ROOT,
+            name: String::new(),
+            ino: ROOT,
+            node: Node::Root,
+        };
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            at = self.find(at.ino, name).await?.0;
+            if let Node::Latest { target, .. } = &at.node {
+                at = self.find(at.parent, target).await?.0;
+            }
+        }
+        Ok(at)
+    }
+
+    /// The child `name` of `parent` and how long it may be believed.
+    pub(super) async fn find(&self, parent: u64, name: &str) -> Result<(Child, Duration)> {
+        if name.len() > names::MAX_BYTES {
+            return Err(Error::new(
+                Kind::NameTooLong,
+                format!("a name has at most {} bytes", names::MAX_BYTES),
+            ));
+        }
+        if parent == ROOT && name == META_NAME {
+            let node = Node::Meta;
+            let child = Child {
+                parent,
+                name: name.to_owned(),
+                ino: META,
+                node,
+            };
+            return Ok((child, FIXED_TTL));
+        }
+        for need in [Need::Any, Need::Current] {
+            let served = self.listed(parent, need).await?;
+            if let Some(child) = inodes::find(&served.value, name) {
+                return Ok((child.clone(), served.fresh_for));
+            }
+            match served.stale {
+                None => break,
+                Some(error) if need == Need::Current => {
+                    return Err(error.context(format!("looking for {name}")));
+                }
+                Some(_) => {}
+            }
+        }
+        Err(Error::new(Kind::NotFound, format!("there is no {name}")))
+    }
+}
