@@ -1,8 +1,201 @@
 //! The command line: one file per command, no logic of the system inside.
+//!
+//! This file parses, starts the logs, runs the command and maps its outcome to the exit code:
+//! 0 done, 1 failed, 2 usage or configuration, 3 partly done, 128 + n ended by signal n. It is the
+//! one place that reads the process environment.
 
+mod config;
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Environment, MountArgs, locate};
+use crate::error::{Error, Kind, Result};
+use crate::observe::logs::{self, Color, LogFormat, LogLevel};
+
+/// Every backup of every managed MongoDB you own, as a plain read-only directory tree.
+#[derive(Debug, Parser)]
+#[command(name = "mongo-backupfs", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Configuration file [env: MONGO_BACKUPFS_CONFIG] [default:
+    /// $XDG_CONFIG_HOME/mongo-backupfs/config.toml, then /etc/mongo-backupfs/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How much is logged [default: info for mount, else warn]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "MONGO_BACKUPFS_LOG_LEVEL"
+    )]
+    log_level: Option<LogLevel>,
+    /// How log lines look
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "MONGO_BACKUPFS_LOG_FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+    /// When output is coloured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check, show or find the configuration
+    Config(config::Args),
+}
+
+impl Command {
+    /// What is logged unless the user says otherwise.
+    fn log_level(&self) -> LogLevel {
+        match self {
+            Command::Config(_) => LogLevel::Warn,
+        }
+    }
+
+    fn run(self, context: &Context) -> Result<Exit> {
+        match self {
+            Command::Config(args) => config::run(context, args),
+        }
+    }
+}
+
+/// How a command ended that did not fail as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// Everything was done.
+    Done,
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> u8 {
+        match exit {
+            Exit::Done => 0,
+        }
+    }
+}
+
+/// What every command is given besides its arguments.
+#[derive(Debug)]
+struct Context {
+    global: Global,
+    environment: Environment,
+}
+
+impl Context {
+    /// Which configuration file is read.
+    fn config_path(&self) -> Result<PathBuf> {
+        locate(self.global.config.as_deref(), &self.environment)
+    }
+
+    /// The configuration, with `flags` over the environment over the file.
+    fn config(&self, flags: &MountArgs) -> Result<Config> {
+        Config::load(&self.config_path()?, flags, &self.environment)
+    }
+
+    /// Whether to colour what goes to a stream that is or is not a terminal.
+    fn colored(&self, terminal: bool) -> bool {
+        match self.global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                let refused = self.environment.get("NO_COLOR");
+                terminal && refused.is_none_or(|value| value.is_empty())
+            }
+        }
+    }
+}
 
 /// Parses the arguments, runs the command and tells the exit code.
 pub fn main() -> ExitCode {
-    todo!()
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Also `--help` and `--version`; nobody is left to hear that printing failed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let context = Context {
+        global: cli.global,
+        environment: Environment::new(std::env::vars_os(), rustix::process::geteuid().is_root()),
+    };
+    let level = context.global.log_level.unwrap_or(cli.command.log_level());
+    let ansi = context.colored(io::stderr().is_terminal());
+    logs::init(level, context.global.log_format, ansi);
+
+    match cli.command.run(&context) {
+        Ok(exit) => ExitCode::from(u8::from(exit)),
+        Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// One line about a failure, on stderr.
+fn report(error: &Error) {
+    let _ = writeln!(io::stderr(), "mongo-backupfs: {error}");
+}
+
+/// Writes `text` to stdout.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| {
+            let failed = Error::new(Kind::Environment, "cannot write the output");
+            match error.kind() {
+                ErrorKind::BrokenPipe => failed.with_source(ClosedOutput),
+                _ => failed.with_source(error),
+            }
+        })
+}
+
+/// The reader of our output has seen enough (`| head`): that is no failure.
+#[derive(Debug)]
+struct ClosedOutput;
+
+impl std::fmt::Display for ClosedOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("its reader has gone")
+    }
+}
+
+impl std::error::Error for ClosedOutput {}
+
+fn is_closed_output(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|source| source.is::<ClosedOutput>())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

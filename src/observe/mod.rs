@@ -1,3 +1,4 @@
 //! What operators see: logs, events, metrics, the status document. A leaf: anyone may import it.
 
 pub mod events;
+pub mod logs;
