@@ -1,1 +1,0 @@
-//! API calls: one client per account with limits, deadlines, retries and clock skew.
