@@ -10,14 +10,13 @@ use async_trait::async_trait;
 
 use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, ProviderKind};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Found, Instance, Link, RemoteFile, ShardRef, Task};
 
 /// One account at one cloud.
 ///
 /// Every method but [`Provider::create_task`] is free and idempotent; implementations retry passing
-/// failures within the configured budget and answer [`Credentials`](crate::error::Kind::Credentials),
-/// [`NotFound`](crate::error::Kind::NotFound) and
+/// failures within the configured budget and answer [`Kind::Credentials`], [`Kind::NotFound`] and
 /// so on by the provider's own error codes. Dropping a returned future must be harmless.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
@@ -34,13 +33,13 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     async fn find_task(&self, of: &ShardRef) -> Result<Found>;
 
     /// Creates a download task: the only call that can cost money. Never retried once the request
-    /// may have had an effect: then the error is [`OutcomeUnknown`](crate::error::Kind::OutcomeUnknown).
+    /// may have had an effect: then the error is [`Kind::OutcomeUnknown`].
     async fn create_task(&self, of: &ShardRef) -> Result<Task>;
 
     /// Where `task` stands now.
     async fn poll_task(&self, of: &ShardRef, task: &Task) -> Result<Task>;
 
-    /// A fresh link to `file`. [`Expired`](crate::error::Kind::Expired) when the artifact is gone.
+    /// A fresh link to `file`. [`Kind::Expired`] when the artifact is gone.
     async fn link(&self, of: &ShardRef, file: &RemoteFile, task: Option<&Task>) -> Result<Link>;
 }
 
@@ -48,5 +47,13 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 pub fn build(config: &ProviderConfig, clock: SharedClock) -> Result<Arc<dyn Provider>> {
     match &config.kind {
         ProviderKind::Atlas(atlas) => Ok(Arc::new(atlas::Atlas::new(config, atlas, clock)?)),
+        other => Err(Error::new(
+            Kind::Config,
+            format!(
+                "provider `{}`: kind `{}` is not served by this version; remove it or upgrade",
+                config.name,
+                other.word()
+            ),
+        )),
     }
 }
