@@ -1,1 +1,440 @@
 //! The pure state machine of one download task: no I/O, no clock.
+//!
+//! An [`Attempt`] begins with what the ledger knows ([`Known`]), is told what happened ([`Event`])
+//! and answers with a [`Step`]: what the ledger must hold and what to do next. The rule it keeps:
+//! a create is asked for only when no live task can exist. That is so when the last task ended, or
+//! when none was ever asked for and the provider shows none; after a request whose outcome is not
+//! known only complete listings count, [`LOOKS`] of them in a row over ten seconds, because a
+//! listing may lag behind. A provider that cannot list leaves such a doubt to the operator.
+
+use std::time::Duration;
+
+use crate::model::{Found, Task, TaskState};
+
+/// Complete listings without a task that disprove a request of unknown outcome.
+pub const LOOKS: usize = PAUSES.len();
+
+/// The pauses before each of those looks.
+const PAUSES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(3),
+    Duration::from_secs(4),
+];
+
+/// Requests of unknown outcome that one attempt sends before it leaves it to the next open.
+const REQUESTS: u32 = 2;
+
+/// The longest pause between two polls, unless the first one is longer.
+const SLOWEST: Duration = Duration::from_secs(120);
+
+/// How often readers must have found an artifact gone before that outweighs a provider that says
+/// it is ready: a store may err once.
+const BELIEVED: u8 = 2;
+
+/// What the ledger knows when an attempt begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// No task, and none was asked for.
+    Absent,
+    /// An intent is open: a request may have been sent, its outcome is not known.
+    Intended {
+        /// Whether a live process is between the intent and the answer.
+        held: bool,
+        /// The task that had ended before.
+        ended: Option<Task>,
+    },
+    /// A task under way, or a ready one to be verified.
+    Live(Task),
+    /// The artifact is gone.
+    Expired {
+        /// The task that made it.
+        task: Task,
+        /// How often a reader, rather than the provider, said so.
+        reports: u8,
+    },
+    /// It ended without an artifact.
+    Failed {
+        /// The task.
+        task: Task,
+        /// Whether it is too early to try again.
+        cooling: bool,
+    },
+}
+
+/// What an attempt may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether it may ask for a create at all.
+    pub may_create: bool,
+    /// Whether a create may replace an expired task.
+    pub recreate_expired: bool,
+    /// The first pause between polls.
+    pub first_poll: Duration,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The provider answered the look.
+    Found(Found),
+    /// The look failed; `passing` when another may succeed.
+    FindFailed {
+        /// Whether the failure passes.
+        passing: bool,
+    },
+    /// The create was answered with a task.
+    Created(Task),
+    /// The create may have been carried out.
+    OutcomeUnknown,
+    /// The create was surely not carried out; with a pause when it may be asked for again later.
+    Refused {
+        /// Wait at least so long and look again.
+        again_after: Option<Duration>,
+    },
+    /// The provider answered the poll.
+    Polled(Task),
+    /// The provider no longer knows the task.
+    Vanished,
+    /// The poll failed; `passing` when another may succeed.
+    PollFailed {
+        /// Whether the failure passes.
+        passing: bool,
+    },
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// After the pause ask the provider for a task, whether or not anybody waits.
+    Find(Duration),
+    /// After the pause do so again, if anybody waits.
+    Retry(Duration),
+    /// Make an intent durable, then ask the provider to create a task.
+    Create,
+    /// After the pause poll the task, if anybody waits.
+    Poll(Duration),
+    /// After the pause begin again from the ledger, if anybody waits: another process is at it.
+    Restart(Duration),
+    /// The task is ready.
+    Done(Task),
+    /// The attempt ends.
+    Fail(Failure),
+}
+
+/// Why an attempt ends without a ready task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The call that was just reported failed for good.
+    Call,
+    /// There is no task, and creating one is not allowed.
+    MayNotCreate,
+    /// The task expired, and replacing it is not allowed.
+    MayNotReplace(Task),
+    /// A request may have been carried out and the provider cannot tell.
+    Undecidable,
+    /// Requests were lost again and again.
+    Lost,
+    /// The task failed.
+    Failed(Task),
+    /// The task expired while it was waited for.
+    Expired(Task),
+}
+
+/// The answer to an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What the ledger must hold before `action` is carried out; closes an open intent.
+    pub keep: Option<Task>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// One attempt to get a ready task.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    rules: Rules,
+    phase: Phase,
+    pace: Pace,
+    /// The last task known to have ended: what a create would replace.
+    ended: Option<Task>,
+    /// A ready answer for this id is not believed: readers found the artifact gone.
+    gone: Option<String>,
+    /// Requests of unknown outcome sent by this attempt.
+    lost: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// No live task is known and no intent is open.
+    Looking,
+    /// An intent is open.
+    Resolving { held: bool, looks: usize },
+    /// A create was asked for.
+    Creating,
+    /// A task is known; `alive` once this attempt saw it so.
+    Polling { task: Task, alive: bool },
+    /// Nothing more will happen.
+    Over,
+}
+
+impl Attempt {
+    /// Begins from what the ledger knows.
+    pub fn begin(known: Known, rules: Rules) -> (Self, Action) {
+        let mut attempt = Attempt {
+            rules,
+            phase: Phase::Looking,
+            pace: Pace::new(rules.first_poll),
+            ended: None,
+            gone: None,
+            lost: 0,
+        };
+        let action = match known {
+            Known::Absent => Action::Find(Duration::ZERO),
+            Known::Intended { held, ended } => {
+                attempt.ended = ended;
+                attempt.phase = Phase::Resolving { held, looks: 0 };
+                Action::Find(Duration::ZERO)
+            }
+            Known::Live(task) => {
+                attempt.phase = Phase::Polling { task, alive: false };
+                Action::Poll(Duration::ZERO)
+            }
+            Known::Expired { task, reports } => {
+                attempt.gone = (reports >= BELIEVED).then(|| task.id.clone());
+                attempt.ended = Some(task);
+                Action::Find(Duration::ZERO)
+            }
+            Known::Failed {
+                task,
+                cooling: true,
+            } => {
+                attempt.phase = Phase::Over;
+                Action::Fail(Failure::Failed(task))
+            }
+            Known::Failed {
+                task,
+                cooling: false,
+            } => {
+                attempt.ended = Some(task);
+                Action::Find(Duration::ZERO)
+            }
+        };
+        (attempt, action)
+    }
+
+    /// What follows from `event`. An event that was not asked for ends the attempt.
+    pub fn on(&mut self, event: Event) -> Step {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        match (phase, event) {
+            (Phase::Looking, Event::Found(found)) => self.looked(found),
+            (Phase::Looking, Event::FindFailed { .. }) => fail(Failure::Call),
+            (Phase::Resolving { held, looks }, Event::Found(found)) => {
+                self.resolved(held, looks, found)
+            }
+            (Phase::Resolving { held, looks }, Event::FindFailed { passing }) => {
+                // A request of this very attempt is worth waiting for; an old one is looked for by
+                // the next open.
+                if passing && self.lost > 0 {
+                    self.phase = Phase::Resolving { held, looks };
+                    act(Action::Retry(self.pace.next()))
+                } else {
+                    fail(Failure::Call)
+                }
+            }
+            (Phase::Creating, Event::Created(task)) => match task.state {
+                TaskState::Expired => keep(task.clone(), Action::Fail(Failure::Expired(task))),
+                _ => self.adopt(task),
+            },
+            (Phase::Creating, Event::OutcomeUnknown) => {
+                self.lost += 1;
+                self.resolve(0)
+            }
+            (Phase::Creating, Event::Refused { again_after }) => match again_after {
+                Some(wait) => {
+                    self.phase = Phase::Looking;
+                    act(Action::Retry(self.pace.next().max(wait)))
+                }
+                None => fail(Failure::Call),
+            },
+            (Phase::Polling { alive, .. }, Event::Polled(task)) => match task.state {
+                TaskState::Expired => self.gone(task, alive),
+                _ => self.adopt(task),
+            },
+            (Phase::Polling { mut task, alive }, Event::Vanished) => {
+                task.state = TaskState::Expired;
+                self.gone(task, alive)
+            }
+            (Phase::Polling { task, alive }, Event::PollFailed { passing: true }) => {
+                self.phase = Phase::Polling { task, alive };
+                act(Action::Poll(self.pace.next()))
+            }
+            (_, _) => fail(Failure::Call),
+        }
+    }
+
+    /// A new waiter: the pause under way may be cut to this length, and the next ones start over.
+    pub fn hurry(&mut self) -> Duration {
+        self.pace = Pace::new(self.rules.first_poll);
+        self.pace.next()
+    }
+
+    /// The answer to a look with no intent open.
+    fn looked(&mut self, found: Found) -> Step {
+        let task = match found {
+            Found::Task(task) => self.believe(task),
+            Found::Nothing | Found::CannotTell => return act(self.create()),
+        };
+        match task.state {
+            TaskState::Queued | TaskState::Running | TaskState::Ready => self.adopt(task),
+            // The ledger waited out the cool-down of this failure already.
+            TaskState::Failed if self.knows(&task) => act(self.create()),
+            TaskState::Failed => keep(task.clone(), Action::Fail(Failure::Failed(task))),
+            TaskState::Expired => {
+                self.ended = Some(task.clone());
+                keep(task, self.create())
+            }
+        }
+    }
+
+    /// The answer to a look while an intent is open.
+    fn resolved(&mut self, held: bool, looks: usize, found: Found) -> Step {
+        match found {
+            Found::Task(task) => {
+                let task = self.believe(task);
+                match task.state {
+                    TaskState::Queued | TaskState::Running | TaskState::Ready => self.adopt(task),
+                    _ if held => self.await_holder(),
+                    // Not the one that had failed before: it is what the request made.
+                    TaskState::Failed if !self.knows(&task) => {
+                        keep(task.clone(), Action::Fail(Failure::Failed(task)))
+                    }
+                    // An ended task says nothing about the request, like no task at all.
+                    _ => {
+                        self.ended = Some(task);
+                        self.resolve(looks + 1)
+                    }
+                }
+            }
+            Found::Nothing if held => self.await_holder(),
+            Found::Nothing => self.resolve(looks + 1),
+            Found::CannotTell if held => self.await_holder(),
+            Found::CannotTell => fail(Failure::Undecidable),
+        }
+    }
+
+    /// After `looks` looks in vain: look again, or take the request as disproved.
+    fn resolve(&mut self, looks: usize) -> Step {
+        match PAUSES.get(looks) {
+            Some(pause) => {
+                self.phase = Phase::Resolving { held: false, looks };
+                act(Action::Find(*pause))
+            }
+            None => act(self.create()),
+        }
+    }
+
+    /// Another process is between its intent and the answer.
+    fn await_holder(&mut self) -> Step {
+        act(Action::Restart(self.pace.next()))
+    }
+
+    /// A task that is not expired: wait for it, or end with it.
+    fn adopt(&mut self, task: Task) -> Step {
+        let action = match task.state {
+            TaskState::Queued | TaskState::Running => {
+                self.phase = Phase::Polling {
+                    task: task.clone(),
+                    alive: true,
+                };
+                Action::Poll(self.pace.next())
+            }
+            TaskState::Ready => Action::Done(task.clone()),
+            TaskState::Expired => Action::Fail(Failure::Expired(task.clone())),
+            TaskState::Failed => Action::Fail(Failure::Failed(task.clone())),
+        };
+        keep(task, action)
+    }
+
+    /// The polled task expired. One that was expired before this attempt may be replaced by it,
+    /// one that was waited for may not: its openers learn what happened.
+    fn gone(&mut self, task: Task, alive: bool) -> Step {
+        if alive {
+            return keep(task.clone(), Action::Fail(Failure::Expired(task)));
+        }
+        self.ended = Some(task.clone());
+        self.phase = Phase::Looking;
+        keep(task, Action::Find(Duration::ZERO))
+    }
+
+    /// Creates, if the rules allow it. The caller has shown that no live task can exist.
+    fn create(&mut self) -> Action {
+        let replaced = self.ended.as_ref();
+        if !self.rules.may_create {
+            return Action::Fail(Failure::MayNotCreate);
+        }
+        if let Some(task) = replaced.filter(|task| task.state == TaskState::Expired)
+            && !self.rules.recreate_expired
+        {
+            return Action::Fail(Failure::MayNotReplace(task.clone()));
+        }
+        if self.lost >= REQUESTS {
+            return Action::Fail(Failure::Lost);
+        }
+        self.phase = Phase::Creating;
+        Action::Create
+    }
+
+    /// `task` as the evidence of readers has it.
+    fn believe(&self, mut task: Task) -> Task {
+        if task.state == TaskState::Ready && self.gone.as_ref() == Some(&task.id) {
+            task.state = TaskState::Expired;
+        }
+        task
+    }
+
+    /// Whether `task` is the one that had ended before.
+    fn knows(&self, task: &Task) -> bool {
+        self.ended
+            .as_ref()
+            .is_some_and(|ended| ended.id == task.id && ended.state == task.state)
+    }
+}
+
+fn act(action: Action) -> Step {
+    Step { keep: None, action }
+}
+
+fn fail(failure: Failure) -> Step {
+    act(Action::Fail(failure))
+}
+
+fn keep(task: Task, action: Action) -> Step {
+    Step {
+        keep: Some(task),
+        action,
+    }
+}
+
+/// Growing pauses: each half as long again as the one before.
+#[derive(Debug, Clone)]
+struct Pace {
+    next: Duration,
+    limit: Duration,
+}
+
+impl Pace {
+    fn new(first: Duration) -> Self {
+        Pace {
+            next: first,
+            limit: SLOWEST.max(first),
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause + pause / 2).min(self.limit);
+        pause
+    }
+}

@@ -1,9 +1,14 @@
 //! Download tasks: at most one per (backup, shard), ever paid once.
 //!
 //! [`lifecycle`] is the pure state machine, [`ledger`] its durable memory, [`policy`] says who may
-//! spend, [`engine`] drives a provider through it and lets any number of openers share one wait.
+//! spend, [`engine`] lets any number of openers share one wait, and `drive` carries the machine's
+//! steps out at the provider. Two hosts on one account have two ledgers: each adopts the task it
+//! finds at the provider, and only two first opens within the time of one look can miss each other.
 
+mod drive;
 pub mod engine;
+#[cfg(test)]
+mod fake;
 pub mod ledger;
 pub mod lifecycle;
 pub mod policy;

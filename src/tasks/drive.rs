@@ -1,0 +1,450 @@
+//! Carries the steps of an [`Attempt`] out: provider calls, ledger writes, pauses.
+//!
+//! The order that makes a task safe to pay for: what the provider shows is in the ledger before
+//! the next step, and an intent is durable before its request is sent. From the intent to the
+//! answer runs a task of its own, which nothing but the end of the process cuts short.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::error::{Error, Kind, Retry, one_line};
+use crate::model::{Found, ShardRef, Task, TaskKey, TaskState};
+use crate::providers::Provider;
+use crate::secret::SafeUrl;
+use crate::tasks::engine::{Running, Shared, label};
+use crate::tasks::ledger::{Intention, Ledger, Record, Write, word};
+use crate::tasks::lifecycle::{Action, Attempt, Event, Failure, Known, Rules};
+use crate::tasks::policy;
+
+/// How long after a failure no new open creates again.
+const COOL_DOWN: Duration = Duration::from_secs(5 * 60);
+
+/// One drive: where it goes and what it rests on.
+pub(super) struct Course {
+    pub(super) running: Running,
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) target: ShardRef,
+    pub(super) first_poll: Duration,
+}
+
+/// What is known besides the attempt's own state.
+struct Footing {
+    /// The row's revision; every write says that it saw this one.
+    revision: u64,
+    /// The last call's failure.
+    failure: Option<Error>,
+}
+
+impl Course {
+    /// Drives to a ready task or to an error, attempt by attempt.
+    pub(super) async fn run(mut self) {
+        let (mut attempt, mut action, mut footing) = self.begin().await;
+        loop {
+            let event = match action {
+                Action::Find(pause) => {
+                    sleep(pause).await;
+                    self.find(&mut footing).await
+                }
+                Action::Retry(pause) => {
+                    if !self.idle(pause, None).await {
+                        return;
+                    }
+                    self.find(&mut footing).await
+                }
+                Action::Poll(pause) => {
+                    if !self.idle(pause, Some(&mut attempt)).await {
+                        return;
+                    }
+                    self.poll(&mut footing).await
+                }
+                Action::Restart(pause) => {
+                    if !self.idle(pause, None).await {
+                        return;
+                    }
+                    (attempt, action, footing) = self.begin().await;
+                    continue;
+                }
+                Action::Create => match self.create(&mut footing).await {
+                    Created::Event(event) => event,
+                    Created::Changed => {
+                        (attempt, action, footing) = self.begin().await;
+                        continue;
+                    }
+                    Created::Ended(error) => {
+                        return self.running.finish(Err(error));
+                    }
+                },
+                Action::Done(task) => {
+                    tracing::info!(task = %self.label(), id = %one_line(&task.id), "ready");
+                    return self.running.finish(Ok(task));
+                }
+                Action::Fail(failure) => return self.fail(failure, footing).await,
+            };
+            let step = attempt.on(event);
+            if let Some(task) = step.keep
+                && !self.keep(&task, &mut footing).await
+            {
+                (attempt, action, footing) = self.begin().await;
+                continue;
+            }
+            action = step.action;
+        }
+    }
+
+    /// A new attempt, from what the ledger holds now.
+    async fn begin(&self) -> (Attempt, Action, Footing) {
+        let shared = &self.running.shared;
+        let record = shared.ledger.reload(&self.running.key).await;
+        let footing = Footing {
+            revision: record.as_ref().map_or(0, |record| record.revision),
+            failure: None,
+        };
+        let rules = Rules {
+            may_create: self.running.drive.adopt_only.is_none(),
+            recreate_expired: shared.options.recreate_expired,
+            first_poll: self.first_poll,
+        };
+        let known = known(record, &shared.ledger, shared.clock.now());
+        let (attempt, action) = Attempt::begin(known, rules);
+        (attempt, action, footing)
+    }
+
+    async fn find(&self, footing: &mut Footing) -> Event {
+        match self.provider.find_task(&self.target).await {
+            Ok(found) => {
+                self.running.shared.note_answer(&self.running.key);
+                Event::Found(match found {
+                    Found::Task(task) => Found::Task(without_links(task)),
+                    other => other,
+                })
+            }
+            Err(error) => {
+                let passing = error.kind().retry() == Retry::Backoff;
+                self.note(error, footing);
+                Event::FindFailed { passing }
+            }
+        }
+    }
+
+    async fn poll(&self, footing: &mut Footing) -> Event {
+        let shared = &self.running.shared;
+        let record = shared.ledger.task(&self.running.key);
+        let Some(task) = record.and_then(|record| record.task) else {
+            return Event::Vanished;
+        };
+        match self.provider.poll_task(&self.target, &task).await {
+            Ok(task) => {
+                shared.note_answer(&self.running.key);
+                Event::Polled(without_links(task))
+            }
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Expired) => Event::Vanished,
+            Err(error) => {
+                let passing = error.kind().retry() == Retry::Backoff;
+                self.note(error, footing);
+                Event::PollFailed { passing }
+            }
+        }
+    }
+
+    /// Makes the intent durable, sends the request and records its answer.
+    async fn create(&self, footing: &mut Footing) -> Created {
+        let shared = Arc::clone(&self.running.shared);
+        if shared.stop.is_cancelled() {
+            return Created::Ended(Error::new(Kind::Stopping, "the mount is shutting down"));
+        }
+        let request = Request {
+            shared: Arc::clone(&shared),
+            key: self.running.key.clone(),
+            provider: Arc::clone(&self.provider),
+            target: self.target.clone(),
+            revision: footing.revision,
+        };
+        let sent = shared.creates.spawn(request.send()).await;
+        footing.revision = shared
+            .ledger
+            .task(&self.running.key)
+            .map_or(0, |record| record.revision);
+        match sent {
+            Ok(Sent::Answered(task)) => {
+                shared.note_answer(&self.running.key);
+                Created::Event(Event::Created(task))
+            }
+            Ok(Sent::Failed(error)) => {
+                let event = match error.kind() {
+                    Kind::Busy | Kind::Throttled => Event::Refused {
+                        again_after: Some(error.retry_after().unwrap_or_default()),
+                    },
+                    kind if is_refusal(kind) => Event::Refused { again_after: None },
+                    _ => Event::OutcomeUnknown,
+                };
+                self.note(error, footing);
+                Created::Event(event)
+            }
+            Ok(Sent::Not(Intention::LimitReached)) => {
+                let reason = policy::limit_reached(shared.options.max_tasks_per_day);
+                Created::Ended(self.deny(reason).await)
+            }
+            Ok(Sent::Not(_)) => Created::Changed,
+            Ok(Sent::NoLedger(error)) => Created::Ended(error),
+            // A panic on the way: nobody knows how far it came.
+            Err(_) => Created::Event(Event::OutcomeUnknown),
+        }
+    }
+
+    /// Has the ledger hold `task`; whether the attempt still stands on firm ground.
+    async fn keep(&self, task: &Task, footing: &mut Footing) -> bool {
+        let shared = &self.running.shared;
+        let key = &self.running.key;
+        let before = shared.ledger.task(key).and_then(|record| record.task);
+        let now = shared.clock.now();
+        match shared.ledger.keep(key, footing.revision, task, now).await {
+            Write::Done(record) => {
+                footing.revision = record.revision;
+                if before.is_none_or(|before| before.id != task.id) {
+                    let (id, state) = (one_line(&task.id), word(task.state));
+                    tracing::info!(task = %label(key), %id, state, "adopted");
+                }
+                true
+            }
+            Write::Changed => false,
+        }
+    }
+
+    /// Ends the drive with the error of `failure`.
+    async fn fail(self, failure: Failure, footing: Footing) {
+        let key = self.label();
+        let error = match failure {
+            Failure::Call => footing.failure.unwrap_or_else(|| {
+                Error::new(
+                    Kind::Internal,
+                    format!("the download task of {key} met a bug"),
+                )
+            }),
+            Failure::MayNotCreate => {
+                let reason = self.running.drive.adopt_only.clone().unwrap_or_default();
+                self.deny(format!("there is no download task for {key}; {reason}"))
+                    .await
+            }
+            Failure::MayNotReplace(task) => {
+                let reason = format!(
+                    "the artifact of download task {} is gone, and recreate_expired = false",
+                    one_line(&task.id)
+                );
+                self.deny(reason).await
+            }
+            Failure::Undecidable => Error::new(
+                Kind::NotReady,
+                format!(
+                    "a request to create the download task of {key} may have been carried out, and \
+                     this provider cannot tell: none is created until the operator, having looked \
+                     at the provider, decides"
+                ),
+            ),
+            Failure::Lost => Error::new(
+                Kind::OutcomeUnknown,
+                format!(
+                    "the provider lost every request to create the download task of {key}; open \
+                     the file again to look for it once more"
+                ),
+            ),
+            Failure::Failed(task) => {
+                let words = task.message.as_deref().unwrap_or("it gives no reason");
+                Error::new(
+                    Kind::TaskFailed,
+                    format!(
+                        "the provider's download task {} failed: {words}; an open may create \
+                         another {} minutes after that was seen",
+                        one_line(&task.id),
+                        COOL_DOWN.as_secs() / 60
+                    ),
+                )
+            }
+            Failure::Expired(task) => Error::new(
+                Kind::Expired,
+                format!(
+                    "the artifact of download task {} expired before it could be read; open the \
+                     file again",
+                    one_line(&task.id)
+                ),
+            ),
+        };
+        if error.kind() != Kind::Denied {
+            tracing::info!(task = %key, "not ready: {error}");
+        }
+        self.running.finish(Err(error));
+    }
+
+    /// No create is allowed and no task can exist: an open intent is disproved.
+    async fn deny(&self, reason: String) -> Error {
+        let (shared, key) = (&self.running.shared, &self.running.key);
+        if shared
+            .ledger
+            .task(key)
+            .is_some_and(|record| record.intent.is_some())
+        {
+            shared.ledger.withdraw(key).await;
+        }
+        shared.log_denial(key, "", &reason);
+        shared.denied(key, reason)
+    }
+
+    /// Waits for `pause`, which a new opener of a polled task cuts short. False when the drive is
+    /// to end: nobody waits, or the mount stops. Without a pause there is nothing to end.
+    async fn idle(&mut self, pause: Duration, mut polled: Option<&mut Attempt>) -> bool {
+        if pause.is_zero() {
+            return true;
+        }
+        let start = Instant::now();
+        let mut end = start + pause;
+        let shared = Arc::clone(&self.running.shared);
+        let drive = Arc::clone(&self.running.drive);
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return self.running.is_wanted(),
+                () = drive.joined.notified() => {
+                    if let Some(attempt) = polled.as_deref_mut() {
+                        end = end.min(start + attempt.hurry());
+                    }
+                }
+                () = shared.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Keeps a failure for the end of the attempt, and for the views.
+    fn note(&self, error: Error, footing: &mut Footing) {
+        let shown = Arc::new(error.duplicate());
+        self.running.shared.note_failure(&self.running.key, &shown);
+        footing.failure = Some(error);
+    }
+
+    fn label(&self) -> String {
+        label(&self.running.key)
+    }
+}
+
+/// What became of the wish to create.
+enum Created {
+    /// The attempt goes on with this.
+    Event(Event),
+    /// The row is not what the attempt saw.
+    Changed,
+    /// The drive ends.
+    Ended(Error),
+}
+
+/// One create request, from its intent to its answer.
+struct Request {
+    shared: Arc<Shared>,
+    key: TaskKey,
+    provider: Arc<dyn Provider>,
+    target: ShardRef,
+    revision: u64,
+}
+
+enum Sent {
+    /// With this task.
+    Answered(Task),
+    /// With this error.
+    Failed(Error),
+    /// Not sent: no intent could be opened.
+    Not(Intention),
+    /// Not sent: the ledger failed.
+    NoLedger(Error),
+}
+
+impl Request {
+    async fn send(self) -> Sent {
+        let (ledger, clock) = (&self.shared.ledger, &self.shared.clock);
+        let limit = self.shared.options.max_tasks_per_day;
+        let label = label(&self.key);
+        let opened = ledger.intend(&self.key, self.revision, limit, clock.now());
+        match opened.await {
+            Ok(Intention::Open(_)) => {}
+            Ok(not) => return Sent::Not(not),
+            Err(error) => {
+                return Sent::NoLedger(
+                    error.context(format!("no download task was created for {label}")),
+                );
+            }
+        }
+        tracing::info!(task = %label, "intent is durable, creating");
+        match self.provider.create_task(&self.target).await {
+            Ok(task) => {
+                let task = without_links(task);
+                ledger.answer(&self.key, &task, clock.now()).await;
+                tracing::info!(task = %label, id = %one_line(&task.id), state = word(task.state), "created");
+                Sent::Answered(task)
+            }
+            Err(error) => {
+                if is_refusal(error.kind()) {
+                    ledger.withdraw(&self.key).await;
+                }
+                tracing::warn!(task = %label, "create: {error}");
+                Sent::Failed(error)
+            }
+        }
+    }
+}
+
+/// Whether a create that failed so was surely not carried out. All else may have been.
+fn is_refusal(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Busy
+            | Kind::Throttled
+            | Kind::Denied
+            | Kind::Credentials
+            | Kind::NotFound
+            | Kind::Expired
+            | Kind::Unsupported
+            | Kind::TaskFailed
+            | Kind::Config
+    )
+}
+
+/// What an attempt has to know of a row.
+fn known(record: Option<Record>, ledger: &Ledger, now: Timestamp) -> Known {
+    let Some(record) = record else {
+        return Known::Absent;
+    };
+    if let Some(intent) = &record.intent {
+        return Known::Intended {
+            held: ledger.is_held(intent),
+            ended: record.task,
+        };
+    }
+    let Some(task) = record.task else {
+        return Known::Absent;
+    };
+    match task.state {
+        TaskState::Queued | TaskState::Running | TaskState::Ready => Known::Live(task),
+        TaskState::Expired => Known::Expired {
+            task,
+            reports: record.reports,
+        },
+        TaskState::Failed => Known::Failed {
+            task,
+            cooling: now.duration_since(record.changed).unsigned_abs() < COOL_DOWN,
+        },
+    }
+}
+
+/// `task` with a message that is one line and in which no address shows more than its host: such
+/// words go into the ledger, logs and attributes.
+fn without_links(mut task: Task) -> Task {
+    task.message = task.message.map(|message| {
+        let words: Vec<String> = one_line(&message)
+            .split_whitespace()
+            .map(|word| match word.find("://") {
+                None => word.to_owned(),
+                Some(_) => SafeUrl::parse(word).map_or("…".into(), |url| url.to_string()),
+            })
+            .collect();
+        words.join(" ")
+    });
+    task
+}

@@ -1,0 +1,644 @@
+//! The durable memory of tasks and artifacts (SQLite, write-ahead log). No secret, no link.
+//!
+//! It owns `ledger.sqlite3` in the state directory and a mirror of it in memory, from which
+//! everything but a decision to spend is answered. Several processes may share the file: a writer
+//! says which revision of a row it saw and is told when another one has changed it since. Every
+//! commit is copied into the main file at once, so that a lost log loses nothing.
+//!
+//! A file that is damaged, or that cannot be understood, is never taken for an empty one: the
+//! ledger then knows what could still be read, keeps what it learns in memory, and refuses every
+//! intent. Lock order: `db`, then `mirror`.
+
+mod owner;
+mod place;
+mod record;
+mod schema;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Kind, Result};
+use crate::model::{ArtifactKey, Task, TaskKey, TaskState};
+use crate::tasks::policy;
+use owner::Owner;
+use place::Place;
+
+pub(crate) use record::word;
+pub use record::{ArtifactRecord, Intent, Record};
+
+/// How long a write waits for another process to finish its own.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The open ledger. Cheap to clone; reads come from memory, writes leave the caller's thread.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    db: Mutex<Store>,
+    mirror: Mutex<Mirror>,
+    /// Why no intent can be written, if so.
+    closed: Option<String>,
+    owners: PathBuf,
+    /// The name under which this process writes intents; empty when it cannot.
+    owner: String,
+}
+
+/// What the `db` lock guards. Fields are dropped in this order: the database before the lock that
+/// tells the others that we live.
+#[derive(Debug)]
+struct Store {
+    db: Option<Connection>,
+    _owner: Option<Owner>,
+}
+
+#[derive(Debug, Default)]
+struct Mirror {
+    tasks: HashMap<TaskKey, Record>,
+    artifacts: HashMap<ArtifactKey, ArtifactRecord>,
+    created: u64,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// The ledger holds it.
+    Done(Record),
+    /// Another process changed the row first; nothing was written.
+    Changed,
+}
+
+/// What became of an intent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intention {
+    /// It is durable: the request may be sent.
+    Open(Record),
+    /// Another process changed the row first, or holds an intent of its own.
+    Changed,
+    /// So many creates were sent in the last day already.
+    LimitReached,
+}
+
+impl Ledger {
+    /// Opens or creates `state_dir/ledger.sqlite3`; the directory is made 0700.
+    ///
+    /// `Config` when the place cannot be used or trusted. A damaged file is not an error here: the
+    /// ledger opens [closed](Ledger::closed).
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        let place = Place::new(state_dir);
+        place.prepare()?;
+        if !place.is_there()? {
+            if place.log().exists() {
+                return Ok(Self::damaged(&place, "it is missing, but its log is there"));
+            }
+            place.create()?;
+            place.is_there()?;
+        }
+        let owner = Owner::register(&place.owners()).map_err(|error| {
+            Error::new(
+                Kind::Config,
+                format!("{} cannot be used: {error}", place.owners().display()),
+            )
+        })?;
+        match read_write(&place) {
+            Ok((db, mirror)) => Ok(Self::assemble(&place, Some(db), Some(owner), mirror, None)),
+            Err(fault) => Ok(Self::damaged(&place, &fault)),
+        }
+    }
+
+    /// Opens for reading only, without creating anything; `None` when there is no ledger yet.
+    pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>> {
+        let place = Place::new(state_dir);
+        if !place.file().exists() {
+            return Ok(None);
+        }
+        let closed = format!("{} was opened for reading only", place.file().display());
+        Ok(Some(match read_only(&place) {
+            Ok(mirror) => Self::assemble(&place, None, None, mirror, Some(closed)),
+            Err(fault) => Self::damaged(&place, &fault),
+        }))
+    }
+
+    fn assemble(
+        place: &Place,
+        db: Option<Connection>,
+        owner: Option<Owner>,
+        mirror: Mirror,
+        closed: Option<String>,
+    ) -> Self {
+        Ledger {
+            shared: Arc::new(Shared {
+                owner: owner
+                    .as_ref()
+                    .map_or_else(String::new, |o| o.name().to_owned()),
+                owners: place.owners(),
+                db: Mutex::new(Store { db, _owner: owner }),
+                mirror: Mutex::new(mirror),
+                closed,
+            }),
+        }
+    }
+
+    /// A ledger of what can still be read of a damaged file.
+    fn damaged(place: &Place, fault: &str) -> Self {
+        let mut mirror = Mirror::default();
+        if let Ok(db) = Connection::open_with_flags(place.file(), OpenFlags::SQLITE_OPEN_READ_ONLY)
+        {
+            // Whatever stops the reading, the rows before it are worth having.
+            let _ = fill(&db, &mut mirror);
+        }
+        let closed = format!(
+            "the task ledger {file} is damaged ({fault}): no download task is created, existing \
+             ones are used. To repair it, end this program, move {file}, {file}-wal and \
+             {file}-shm elsewhere and start again: existing tasks are adopted",
+            file = place.file().display()
+        );
+        tracing::error!("{closed}");
+        Self::assemble(place, None, None, mirror, Some(closed))
+    }
+
+    /// Why no new task can be recorded, and the cure; `None` for a ledger in order.
+    pub fn closed(&self) -> Option<&str> {
+        self.shared.closed.as_deref()
+    }
+
+    /// What is remembered of an artifact; from memory.
+    pub fn artifact(&self, key: &ArtifactKey) -> Option<ArtifactRecord> {
+        self.mirror().artifacts.get(key).cloned()
+    }
+
+    /// Remembers an artifact durably.
+    ///
+    /// `Ledger` when the disk does not take it; it is remembered in memory even then.
+    pub async fn remember_artifact(&self, key: &ArtifactKey, record: ArtifactRecord) -> Result<()> {
+        {
+            let mut mirror = self.mirror();
+            if mirror.artifacts.get(key) == Some(&record) {
+                return Ok(());
+            }
+            mirror.artifacts.insert(key.clone(), record.clone());
+        }
+        let key = key.clone();
+        self.access(move |db| record::put_artifact(db, &key, &record))
+            .await
+            .map(drop)
+    }
+
+    /// Forgets an artifact whose version turned out to be gone.
+    pub async fn forget_artifact(&self, key: &ArtifactKey) -> Result<()> {
+        self.mirror().artifacts.remove(key);
+        let key = key.clone();
+        self.access(move |db| record::delete_artifact(db, &key))
+            .await
+            .map(drop)
+    }
+
+    /// What is remembered of a task; from memory.
+    pub fn task(&self, key: &TaskKey) -> Option<Record> {
+        self.mirror().tasks.get(key).cloned()
+    }
+
+    /// Every task; from memory, ordered by key.
+    pub fn tasks(&self) -> Vec<(TaskKey, Record)> {
+        let mut all: Vec<_> = self
+            .mirror()
+            .tasks
+            .iter()
+            .map(|(key, record)| (key.clone(), record.clone()))
+            .collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    /// Creates that were carried out, in this ledger's whole life.
+    pub fn created_total(&self) -> u64 {
+        self.mirror().created
+    }
+
+    /// Whether a live process other than this one is between `intent` and its answer.
+    pub(crate) fn is_held(&self, intent: &Intent) -> bool {
+        intent.owner != self.shared.owner && owner::is_alive(&self.shared.owners, &intent.owner)
+    }
+
+    /// Creates sent in the [`policy::DAY`] before `now`; 0 where that cannot be read, because
+    /// [`Ledger::intend`] has the last word.
+    pub(crate) async fn created_in_day(&self, now: Timestamp) -> u32 {
+        let start = record::before(now, policy::DAY);
+        let read = self
+            .access(move |db| record::creates_since(db, start))
+            .await;
+        read.ok().flatten().unwrap_or(0)
+    }
+
+    /// What the file holds of a task now, whoever wrote it; what memory holds where it cannot be
+    /// read.
+    pub(crate) async fn reload(&self, key: &TaskKey) -> Option<Record> {
+        let wanted = key.clone();
+        match self.access(move |db| record::task(db, &wanted)).await {
+            Ok(Some(Some(record))) => self.mirror().learn(key, record),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
+        self.task(key)
+    }
+
+    /// Makes an intent to create `key`'s task durable, unless the row is no longer at `revision`
+    /// (0 for no row), another live process has one open, or `limit` (0 for none) creates were
+    /// sent in the last day. A create of unknown outcome is disproved by a new intent.
+    ///
+    /// `Ledger` when it cannot be made durable: then nothing may be created.
+    pub(crate) async fn intend(
+        &self,
+        key: &TaskKey,
+        revision: u64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Intention> {
+        let now = record::rounded(now);
+        let (ledger, row) = (self.clone(), key.clone());
+        let intention = self
+            .change(move |db| {
+                let old = record::task(db, &row)?;
+                if ledger.is_taken(old.as_ref(), revision) {
+                    return Ok(Intention::Changed);
+                }
+                record::uncount_create(db, &row)?;
+                if limit > 0
+                    && record::creates_since(db, record::before(now, policy::DAY))? >= limit
+                {
+                    return Ok(Intention::LimitReached);
+                }
+                record::count_create(db, &row, now)?;
+                let mut new = old.unwrap_or_else(|| Record::new(now));
+                new.since = now;
+                new.revision += 1;
+                new.intent = Some(Intent {
+                    owner: ledger.shared.owner.clone(),
+                    at: now,
+                });
+                record::put_task(db, &row, &new)?;
+                Ok(Intention::Open(new))
+            })
+            .await?;
+        if let Intention::Open(record) = &intention {
+            self.mirror().learn(key, record.clone());
+        }
+        Ok(intention)
+    }
+
+    /// Records the answer to the create whose intent is open, whatever the row has become since.
+    /// Where the disk does not take it memory does: the open intent on disk tells the rest.
+    pub(crate) async fn answer(&self, key: &TaskKey, task: &Task, now: Timestamp) -> Record {
+        let (row, answer) = (key.clone(), task.clone());
+        let written = self
+            .change(move |db| {
+                let old = record::task(db, &row)?;
+                let new = Record::following(old.as_ref(), answer, record::rounded(now));
+                record::put_task(db, &row, &new)?;
+                record::answer_create(db, &row)?;
+                Ok((new, record::creates_total(db)?))
+            })
+            .await;
+        match written {
+            Ok((record, created)) => {
+                let mut mirror = self.mirror();
+                mirror.created = created;
+                mirror.learn(key, record.clone());
+                record
+            }
+            Err(error) => {
+                tracing::error!(task = %key, "the new download task cannot be recorded: {error}");
+                self.mirror().created += 1;
+                self.keep_in_memory(key, task, now)
+            }
+        }
+    }
+
+    /// Takes back the intent: its request was surely not carried out.
+    pub(crate) async fn withdraw(&self, key: &TaskKey) {
+        let row = key.clone();
+        let written = self
+            .change(move |db| {
+                record::uncount_create(db, &row)?;
+                let Some(mut record) = record::task(db, &row)? else {
+                    return Ok(None);
+                };
+                record.intent = None;
+                record.revision += 1;
+                record::put_task(db, &row, &record)?;
+                Ok(Some(record))
+            })
+            .await;
+        match written {
+            Ok(Some(record)) => self.mirror().learn(key, record),
+            Ok(None) => {}
+            Err(error) => tracing::error!(task = %key, "an intent cannot be taken back: {error}"),
+        }
+    }
+
+    /// Records what the provider says of a task, unless the row is no longer at `revision`. Closes
+    /// an open intent: `task` is what became of it.
+    pub(crate) async fn keep(
+        &self,
+        key: &TaskKey,
+        revision: u64,
+        task: &Task,
+        now: Timestamp,
+    ) -> Write {
+        if let Some(record) = self.mirror().refresh(key, revision, task, now) {
+            return Write::Done(record);
+        }
+        let (ledger, row, kept) = (self.clone(), key.clone(), task.clone());
+        let written = self
+            .change(move |db| {
+                let old = record::task(db, &row)?;
+                if revision_of(old.as_ref()) != revision {
+                    return Ok(None);
+                }
+                let was_ours = old.as_ref().is_some_and(|old| old.intent.is_some());
+                let new = Record::following(old.as_ref(), kept, record::rounded(now));
+                record::put_task(db, &row, &new)?;
+                if was_ours {
+                    record::answer_create(db, &row)?;
+                }
+                Ok(Some((new, record::creates_total(db)?)))
+            })
+            .await;
+        match written {
+            Ok(Some((record, created))) => {
+                let mut mirror = ledger.mirror();
+                mirror.created = created;
+                mirror.learn(key, record.clone());
+                Write::Done(record)
+            }
+            Ok(None) => Write::Changed,
+            Err(error) => {
+                if self.shared.closed.is_none() {
+                    tracing::warn!(task = %key, "a task's state cannot be recorded: {error}");
+                }
+                Write::Done(self.keep_in_memory(key, task, now))
+            }
+        }
+    }
+
+    /// A reader found the artifact of `task_id` gone.
+    pub(crate) async fn report_gone(&self, key: &TaskKey, task_id: &str, now: Timestamp) {
+        let (row, id) = (key.clone(), task_id.to_owned());
+        let gone = move |old: Option<Record>| {
+            let mut new = old?;
+            let task = new.task.as_mut()?;
+            if task.id != id || task.state == TaskState::Expired {
+                return None;
+            }
+            task.state = TaskState::Expired;
+            new.changed = record::rounded(now);
+            new.reports = new.reports.saturating_add(1);
+            Some(new)
+        };
+        let on_disk = gone.clone();
+        let written = self
+            .change(move |db| {
+                let Some(mut new) = on_disk(record::task(db, &row)?) else {
+                    return Ok(None);
+                };
+                new.revision += 1;
+                record::put_task(db, &row, &new)?;
+                Ok(Some(new))
+            })
+            .await;
+        match written {
+            Ok(Some(record)) => self.mirror().learn(key, record),
+            Ok(None) => {}
+            Err(_) => {
+                if let Some(record) = gone(self.task(key)) {
+                    self.mirror().tasks.insert(key.clone(), record);
+                }
+            }
+        }
+    }
+
+    /// Whether the row is not what the writer saw, or in another's hands.
+    fn is_taken(&self, row: Option<&Record>, revision: u64) -> bool {
+        revision_of(row) != revision
+            || row
+                .and_then(|row| row.intent.as_ref())
+                .is_some_and(|intent| self.is_held(intent))
+    }
+
+    /// The mirror alone learns of `task`. The revision stays that of the file, so that a later
+    /// write finds the row it expects.
+    fn keep_in_memory(&self, key: &TaskKey, task: &Task, now: Timestamp) -> Record {
+        let mut mirror = self.mirror();
+        let old = mirror.tasks.get(key);
+        let mut record = Record::following(old, task.clone(), now);
+        record.revision = revision_of(old);
+        mirror.tasks.insert(key.clone(), record.clone());
+        record
+    }
+
+    /// Changes the file in one transaction, durable when this returns. `Ledger` if that fails or
+    /// the ledger is closed.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let closed = || {
+            let why = self.shared.closed.as_deref();
+            Error::new(Kind::Ledger, why.unwrap_or("the task ledger is closed"))
+        };
+        self.access(work).await?.ok_or_else(closed)
+    }
+
+    /// Works on the file in one transaction, on a thread that may block; `None` without a file.
+    async fn access<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let shared = Arc::clone(&self.shared);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut store = lock(&shared.db);
+            let Some(db) = store.db.as_mut() else {
+                return Ok(None);
+            };
+            let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = work(&step)?;
+            step.commit()?;
+            Ok(Some(answer))
+        });
+        match done.await {
+            Ok(answer) => answer.map_err(|error: rusqlite::Error| {
+                Error::new(Kind::Ledger, format!("the task ledger failed: {error}"))
+            }),
+            Err(_) => Err(Error::new(
+                Kind::Stopping,
+                "the task ledger was closed while it was written",
+            )),
+        }
+    }
+
+    fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        lock(&self.shared.mirror)
+    }
+}
+
+impl Record {
+    /// A row in which nothing is known yet.
+    fn new(now: Timestamp) -> Self {
+        Record {
+            task: None,
+            intent: None,
+            since: now,
+            changed: now,
+            checked: now,
+            reports: 0,
+            revision: 0,
+        }
+    }
+
+    /// The row after `old` in which `task` is known.
+    fn following(old: Option<&Record>, task: Task, now: Timestamp) -> Self {
+        let mut new = old.cloned().unwrap_or_else(|| Record::new(now));
+        let before = new.task.take();
+        if before.as_ref().map(|task| task.state) != Some(task.state) {
+            new.changed = now;
+        }
+        if before.is_some_and(|before| before.id != task.id) {
+            new.reports = 0;
+            if new.intent.is_none() {
+                new.since = now;
+            }
+            new.changed = now;
+        }
+        new.task = Some(task);
+        new.intent = None;
+        new.checked = now;
+        new.revision += 1;
+        new
+    }
+}
+
+impl Mirror {
+    /// Takes over a row of the file, unless what memory holds is as new.
+    fn learn(&mut self, key: &TaskKey, record: Record) {
+        match self.tasks.get(key) {
+            Some(held) if held.revision >= record.revision => {}
+            _ => {
+                self.tasks.insert(key.clone(), record);
+            }
+        }
+    }
+
+    /// Notes what need not survive: the percent, and when the provider was asked. `None` if `task`
+    /// differs in what must survive.
+    fn refresh(
+        &mut self,
+        key: &TaskKey,
+        revision: u64,
+        task: &Task,
+        now: Timestamp,
+    ) -> Option<Record> {
+        let record = self.tasks.get_mut(key)?;
+        let held = record.task.as_mut()?;
+        let same = record.intent.is_none()
+            && record.revision == revision
+            && held.id == task.id
+            && held.state == task.state
+            && held.expires == task.expires
+            && held.message == task.message;
+        if !same {
+            return None;
+        }
+        held.percent = task.percent;
+        record.checked = now;
+        Some(record.clone())
+    }
+}
+
+fn revision_of(record: Option<&Record>) -> u64 {
+    record.map_or(0, |record| record.revision)
+}
+
+/// Opens, migrates and checks the file; the fault, in words, if it is not whole.
+fn read_write(place: &Place) -> std::result::Result<(Connection, Mirror), String> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> rusqlite::Result<Connection> {
+        let db = Connection::open_with_flags(place.file(), flags)?;
+        db.busy_timeout(BUSY)?;
+        Ok(db)
+    };
+    let mut db = open().map_err(|error| error.to_string())?;
+    let mirror = read(&db)?;
+    let prepare = |db: &mut Connection| -> rusqlite::Result<()> {
+        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        // An intent must outlive a power cut; each commit goes on into the main file.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update_and_check(None, "wal_autocheckpoint", 1, |_| Ok(()))?;
+        schema::migrate(db)
+    };
+    prepare(&mut db).map_err(|error| error.to_string())?;
+    Ok((db, mirror))
+}
+
+/// Opens the file without leaving a trace beside it.
+fn read_only(place: &Place) -> std::result::Result<Mirror, String> {
+    // Without a log nobody has it open, and `immutable` keeps SQLite from making one.
+    let immutable = if place.log().exists() {
+        ""
+    } else {
+        "?immutable=1"
+    };
+    let path = place.file().display().to_string();
+    let escaped: String =
+        percent_encoding::utf8_percent_encode(&path, percent_encoding::NON_ALPHANUMERIC).collect();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(format!("file:{escaped}{immutable}"), flags)
+        .map_err(|error| error.to_string())?;
+    db.busy_timeout(BUSY).map_err(|error| error.to_string())?;
+    read(&db)
+}
+
+/// Everything in the file, if it is whole and of a version that we know.
+fn read(db: &Connection) -> std::result::Result<Mirror, String> {
+    let words = |error: rusqlite::Error| error.to_string();
+    let version = schema::version(db).map_err(words)?;
+    if version > schema::VERSION {
+        return Err(format!(
+            "it was written by a newer version of this program: its schema is {version}, ours {}",
+            schema::VERSION
+        ));
+    }
+    if version < 1 {
+        return Err("it holds no ledger".into());
+    }
+    if let Some(complaint) = schema::check(db).map_err(words)? {
+        return Err(complaint);
+    }
+    let mut mirror = Mirror::default();
+    fill(db, &mut mirror).map_err(words)?;
+    Ok(mirror)
+}
+
+fn fill(db: &Connection, mirror: &mut Mirror) -> rusqlite::Result<()> {
+    record::tasks(db, &mut |key, record| {
+        mirror.tasks.insert(key, record);
+    })?;
+    record::artifacts(db, &mut |key, record| {
+        mirror.artifacts.insert(key, record);
+    })?;
+    mirror.created = record::creates_total(db)?;
+    Ok(())
+}
+
+/// The data stays consistent through a panic: every change of it is a single assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
