@@ -1,11 +1,37 @@
 //! The durable, verified block cache: may be lost at any time, is never believed without proof.
 //!
-//! [`store`] holds one sparse file and one block map per artifact version, [`evict`] keeps the
-//! total below its limit, [`memory`] is the process-wide budget in bytes.
+//! One sparse data file and one block map per artifact version (`files`, `map`, `extents`,
+//! `artifact`) lie in a directory that belongs to one process (`directory`). Blocks are accepted
+//! into memory (`artifact`, `backlog`), written (`writer`), made durable and only then entered in
+//! the map (`syncer`). `evict` and `index` keep the total below its limit, `scan` finds out what
+//! an earlier run left, `health` keeps a sick disk away from readers. [`memory`] is the
+//! process-wide budget in bytes.
 
-pub mod evict;
+mod artifact;
+mod backlog;
+mod directory;
+mod evict;
+mod extents;
+mod files;
+mod health;
+mod identity;
+mod index;
+mod map;
 pub mod memory;
-pub mod store;
+mod scan;
+mod store;
+mod syncer;
+#[cfg(test)]
+mod tests;
+mod writer;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use artifact::CachedArtifact;
 pub use memory::{Budget, Reservation};
-pub use store::{BLOCK_SIZE, Cache, CachedArtifact};
+pub use store::{BLOCK_SIZE, Cache, CacheStats};
+
+/// Locks, also after a panic elsewhere: every critical section here leaves the state whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,349 @@
+//! The two files of one artifact version: opening, creating, reading, writing, removing.
+//!
+//! Nothing here decides what is present or how durable it is; see `extents` and `artifact`.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
+
+use super::directory::{CAREFULLY, Directory, PRIVATE_FILE, PUNCH, is_own_file, subdirectory};
+use super::extents::{Geometry, MapRun};
+use super::identity::{Identity, Name};
+use super::map::{self, ENTRY_LEN, HEADER_LEN};
+
+/// Bytes of the map read at once: all of it for an artifact of up to 16 GiB.
+const MAP_CHUNK: usize = 1 << 20;
+
+/// Suffixes of the local names. A data file on its way out has the last.
+const DATA: &str = "data";
+const MAP: &str = "map";
+const GONE: &str = "gone";
+
+/// The open files of one artifact version.
+#[derive(Debug)]
+pub(super) struct Files {
+    data: OwnedFd,
+    map: OwnedFd,
+    /// The directory that names them.
+    shelf: OwnedFd,
+    salt: [u8; 8],
+}
+
+/// What the scan and the eviction know of an artifact version that nobody has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Footprint {
+    /// Bytes of disk that both files take.
+    pub(super) disk: u64,
+    /// When it was last used, in seconds since 1970.
+    pub(super) used: i64,
+}
+
+impl Files {
+    /// Opens the files of `name`; `None` if one of them is missing or not a plain file of ours.
+    pub(super) fn open(
+        directory: &Directory,
+        name: &Name,
+        salt: [u8; 8],
+    ) -> io::Result<Option<Self>> {
+        let Some(shelf) = shelf(directory, name)? else {
+            return Ok(None);
+        };
+        let open = |suffix| open_own(&shelf, &file_name(name, suffix), OFlags::RDWR);
+        let (Some(data), Some(map)) = (open(DATA)?, open(MAP)?) else {
+            return Ok(None);
+        };
+        Ok(Some(Files {
+            data,
+            map,
+            shelf,
+            salt,
+        }))
+    }
+
+    /// Creates empty files for `identity`, replacing whatever has their names.
+    pub(super) fn create(directory: &Directory, identity: &Identity) -> io::Result<Self> {
+        let name = identity.name();
+        let shelf = subdirectory(directory.version(), &name.shelf())?;
+        // The map goes first: a map without its data would be believed until each block is read.
+        for suffix in [MAP, DATA] {
+            remove_at(&shelf, &file_name(&name, suffix))?;
+        }
+        let create = |suffix| -> io::Result<OwnedFd> {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | CAREFULLY;
+            let file = file_name(&name, suffix);
+            Ok(fs::openat(&shelf, file, flags, PRIVATE_FILE)?)
+        };
+        let data = create(DATA)?;
+        fs::ftruncate(&data, identity.size)?;
+        let map = create(MAP)?;
+        write_all(&map, &map::encode_header(identity), 0)?;
+        Ok(Files {
+            data,
+            map,
+            shelf,
+            salt: identity.salt(),
+        })
+    }
+
+    /// Reads the map; `false` if it is damaged or not a map of `identity`: then what it named
+    /// means nothing.
+    pub(super) fn load(
+        &self,
+        identity: &Identity,
+        mut entry: impl FnMut(u64, u32),
+    ) -> io::Result<bool> {
+        let found = read_map(&self.map, |_, block, crc| entry(block, crc))?;
+        Ok(found.is_some_and(|found| {
+            (found.key, found.validator, found.size)
+                == (identity.key, identity.validator, identity.size)
+        }))
+    }
+
+    /// Appends `len` bytes at `offset` to `buffer`; fewer at the end of the file.
+    pub(super) fn read(&self, buffer: &mut Vec<u8>, offset: u64, len: usize) -> io::Result<()> {
+        read_to(&self.data, buffer, offset, len)
+    }
+
+    /// Writes `blocks` one after the other from `offset` on.
+    pub(super) fn write(&self, blocks: &[Bytes], mut offset: u64) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block)).collect();
+        let mut left = &mut slices[..];
+        // Drops leading empty slices.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let written = retry_on_intr(|| pwritev(&self.data, left, offset))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset += written as u64;
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(())
+    }
+
+    /// Makes the data durable.
+    pub(super) fn sync_data(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| fs::fdatasync(&self.data))?)
+    }
+
+    /// Writes map entries.
+    pub(super) fn write_map(&self, runs: &[MapRun]) -> io::Result<()> {
+        for run in runs {
+            let entries: Vec<u8> = (run.first..)
+                .zip(&run.crcs)
+                .flat_map(|(block, crc)| map::encode_entry(self.salt, block, *crc))
+                .collect();
+            write_all(&self.map, &entries, map::entry_offset(run.first))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the map durable.
+    pub(super) fn sync_map(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| fs::fdatasync(&self.map))?)
+    }
+
+    /// Makes the names of the files durable.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        fs::fsync(&self.map)?;
+        Ok(fs::fsync(&self.shelf)?)
+    }
+
+    /// Gives the space of `len` bytes at `offset` back to the filesystem.
+    pub(super) fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        Ok(retry_on_intr(|| {
+            fs::fallocate(&self.data, PUNCH, offset, len)
+        })?)
+    }
+
+    /// Notes the use, for eviction after a restart.
+    pub(super) fn touch(&self) {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        // Only the order of eviction depends on it.
+        let _ = fs::futimens(&self.map, &times);
+    }
+}
+
+/// The bytes present of the artifact version `name`, by its map; 0 when there is none.
+pub(super) fn present_bytes(directory: &Directory, name: &Name) -> io::Result<u64> {
+    let Some(shelf) = shelf(directory, name)? else {
+        return Ok(0);
+    };
+    let Some(map) = open_own(&shelf, &file_name(name, MAP), OFlags::RDONLY)? else {
+        return Ok(0);
+    };
+    let mut bytes = 0;
+    let found = read_map(&map, |identity, block, _| {
+        let geometry = Geometry {
+            size: identity.size,
+        };
+        bytes += geometry.block_len(block);
+    })?;
+    Ok(found.map_or(
+        0,
+        |identity| {
+            if identity.name() == *name { bytes } else { 0 }
+        },
+    ))
+}
+
+/// What `name` takes; `None` if there is nothing.
+pub(super) fn footprint(directory: &Directory, name: &Name) -> io::Result<Option<Footprint>> {
+    let Some(shelf) = shelf(directory, name)? else {
+        return Ok(None);
+    };
+    let mut found = None;
+    for suffix in [DATA, MAP] {
+        match fs::statat(&shelf, file_name(name, suffix), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let Footprint { disk, used } = found.unwrap_or(Footprint {
+                    disk: 0,
+                    used: i64::MIN,
+                });
+                found = Some(Footprint {
+                    disk: disk + blocks_of(&stat),
+                    used: used.max(stat.st_mtime),
+                });
+            }
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// Takes the names away at once; the space follows with [`sweep`], which may take long.
+pub(super) fn retire(directory: &Directory, name: &Name) -> io::Result<()> {
+    let Some(shelf) = shelf(directory, name)? else {
+        return Ok(());
+    };
+    remove_at(&shelf, &file_name(name, MAP))?;
+    match fs::renameat(&shelf, file_name(name, DATA), &shelf, file_name(name, GONE)) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the space of a retired artifact version back.
+pub(super) fn sweep(directory: &Directory, name: &Name) -> io::Result<()> {
+    match shelf(directory, name)? {
+        Some(shelf) => remove_at(&shelf, &file_name(name, GONE)),
+        None => Ok(()),
+    }
+}
+
+/// The directory that names the files of `name`, if there is one.
+fn shelf(directory: &Directory, name: &Name) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::DIRECTORY | CAREFULLY;
+    match fs::openat(directory.version(), name.shelf(), flags, Mode::empty()) {
+        Ok(shelf) => Ok(Some(shelf)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn file_name(name: &Name, suffix: &str) -> String {
+    format!("{name}.{suffix}")
+}
+
+/// The artifact version that a file of this name belongs to, and whether it is on its way out.
+pub(super) fn parse_file_name(file: &str) -> Option<(Name, bool)> {
+    let (name, suffix) = file.split_once('.')?;
+    let gone = match suffix {
+        DATA | MAP => false,
+        GONE => true,
+        _ => return None,
+    };
+    Some((Name::parse(name)?, gone))
+}
+
+/// Opens a plain file of ours; anything else under that name counts as missing.
+fn open_own(shelf: &OwnedFd, file: &str, access: OFlags) -> io::Result<Option<OwnedFd>> {
+    match fs::openat(shelf, file, access | CAREFULLY, Mode::empty()) {
+        Ok(fd) => Ok(is_own_file(&fs::fstat(&fd)?).then_some(fd)),
+        // A link, a directory, or a socket or FIFO without a peer.
+        Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn remove_at(shelf: &OwnedFd, file: &str) -> io::Result<()> {
+    match fs::unlinkat(shelf, file, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn blocks_of(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0) * 512
+}
+
+/// Reads a whole map, calling `entry` for each block it names; answers whose map it is.
+fn read_map(
+    map: &OwnedFd,
+    mut entry: impl FnMut(&Identity, u64, u32),
+) -> io::Result<Option<Identity>> {
+    let size = u64::try_from(fs::fstat(map)?.st_size).unwrap_or(0);
+    let chunk_len = |offset: u64| size.saturating_sub(offset).min(MAP_CHUNK as u64) as usize;
+    let mut chunk = Vec::new();
+    read_to(map, &mut chunk, 0, chunk_len(0))?;
+    let mut offset = chunk.len() as u64;
+    let Some(identity) = chunk.get(..HEADER_LEN).and_then(map::decode_header) else {
+        return Ok(None);
+    };
+    let salt = identity.salt();
+    let mut block = 0;
+    let mut entries = &chunk[HEADER_LEN..];
+    loop {
+        // What is left over at the end of a truncated map is no entry.
+        for bytes in entries.as_chunks::<ENTRY_LEN>().0 {
+            if let Some(crc) = map::decode_entry(salt, block, *bytes) {
+                entry(&identity, block, crc);
+            }
+            block += 1;
+        }
+        chunk.clear();
+        read_to(map, &mut chunk, offset, chunk_len(offset))?;
+        if chunk.is_empty() {
+            return Ok(Some(identity));
+        }
+        offset += chunk.len() as u64;
+        entries = &chunk;
+    }
+}
+
+fn read_to(file: &OwnedFd, buffer: &mut Vec<u8>, offset: u64, len: usize) -> io::Result<()> {
+    let start = buffer.len();
+    buffer.reserve(len);
+    while buffer.len() < start + len {
+        let done = (buffer.len() - start) as u64;
+        if retry_on_intr(|| pread(file, spare_capacity(buffer), offset + done))? == 0 {
+            break;
+        }
+    }
+    buffer.truncate(start + len);
+    Ok(())
+}
+
+fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = retry_on_intr(|| pwrite(file, bytes, offset))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
