@@ -1,197 +1,388 @@
 //! The filesystem's operations on plain types; knows no fuser.
 //!
-//! Every method is async and cancel-safe: the adapter drops the future when its caller is
-//! interrupted or its deadline passes, and shared work (a task, a fetch, a listing) goes on.
+//! Every method is cancel-safe: the adapter drops the future when its caller is interrupted or its
+//! deadline passes, and shared work (a task, a fetch, a listing) goes on. Looking costs nothing:
+//! only [`Fs::open_file`] leads to a download task or a data request.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod attr;
+mod build;
+mod flight;
+mod handles;
+mod meta;
+mod open;
+mod types;
+mod xattr;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
-use crate::clock::SharedClock;
-use crate::config::Config;
-use crate::error::Result;
-use crate::tree::Child;
+use crate::cache::Budget;
+use crate::error::{Error, Kind, Result};
+use crate::model::Size;
+use crate::observe::events::{self, Events};
+use crate::observe::metrics;
+use crate::observe::status::Status;
+use crate::tasks::Wait;
+use crate::tree::{Child, FileNode, MetaFile, Node, Tree};
 
-/// Who asks, as far as the kernel tells.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Caller {
-    /// Thread id in our pid namespace; 0 when it is not visible there.
-    pub pid: u32,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
+use attr::Shape;
+use handles::{Handles, OpenArtifact, OpenFile};
+use open::Opener;
+
+pub use build::tree;
+pub use types::{Attr, Caller, Entry, FileKind, Opened, Statfs};
+
+/// The filesystem. Cheap to clone.
+#[derive(Clone)]
+pub struct Fs {
+    inner: Arc<Inner>,
 }
 
-/// Kind of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    /// Directory.
-    Directory,
-    /// Regular file.
-    File,
-    /// Symbolic link.
-    Symlink,
+struct Inner {
+    tree: Tree,
+    opener: Opener,
+    handles: Handles,
+    budget: Budget,
+    cache_limit: u64,
+    events: Events,
+    shape: Shape,
+    mountpoint: OnceLock<PathBuf>,
+    /// Size of each document when it was last opened.
+    documents: Mutex<HashMap<MetaFile, u64>>,
+    stopped: CancellationToken,
 }
-
-/// What stat shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    /// Inode number.
-    pub ino: u64,
-    /// Kind.
-    pub kind: FileKind,
-    /// Size in bytes.
-    pub size: u64,
-    /// Units of 512 bytes: ceil(size / 512).
-    pub blocks: u64,
-    /// mtime, ctime and atime.
-    pub time: Timestamp,
-    /// Permission bits.
-    pub mode: u16,
-    /// Link count.
-    pub nlink: u32,
-    /// How long the kernel may believe this: zero until a file's size is exact.
-    pub ttl: Duration,
-}
-
-/// A name and what it leads to.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry {
-    /// Attributes.
-    pub attr: Attr,
-    /// How long the kernel may believe the name.
-    pub ttl: Duration,
-}
-
-/// An open file.
-#[derive(Debug, Clone, Copy)]
-pub struct Opened {
-    /// Handle.
-    pub handle: u64,
-    /// The kernel may keep the pages it has: same version as the last open of this inode.
-    pub keep_cache: bool,
-    /// No page cache: for documents whose length changes.
-    pub direct_io: bool,
-}
-
-/// statfs numbers, from memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Statfs {
-    /// Block size in bytes.
-    pub block_size: u32,
-    /// Total blocks.
-    pub blocks: u64,
-    /// Known files.
-    pub files: u64,
-}
-
-/// The filesystem.
-#[derive(Debug, Clone)]
-pub struct Fs {}
 
 impl Fs {
-    /// Everything below the adapter, built from the configuration: ledger, cache, providers, tree.
-    /// Asks no provider anything. Must be called within a tokio runtime.
-    pub fn open(_config: &Config, _clock: SharedClock) -> Result<Self> {
-        todo!()
+    /// The tree below, for commands that walk it without a kernel.
+    pub fn tree(&self) -> &Tree {
+        &self.inner.tree
+    }
+
+    /// What `status.json` says.
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// Tells the status document where it is mounted; the first call counts.
+    pub fn mounted_at(&self, mountpoint: &Path) {
+        self.inner.mountpoint.get_or_init(|| mountpoint.to_owned());
+    }
+
+    /// Serves Prometheus text at `http://<address>/metrics` until [`Fs::stop`].
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when nothing can listen there.
+    pub fn serve_metrics(&self, address: SocketAddr) -> Result<()> {
+        let listener = TcpListener::bind(address).map_err(|error| {
+            Error::new(
+                Kind::Config,
+                format!("metrics cannot be served at {address}: choose another `mount.metrics`"),
+            )
+            .with_source(error)
+        })?;
+        let inner = Arc::downgrade(&self.inner);
+        let text = move || {
+            let inner = inner.upgrade();
+            inner.map_or_else(Bytes::new, |inner| inner.document(MetaFile::Metrics))
+        };
+        metrics::serve(listener, text, self.inner.stopped.clone())
     }
 
     /// Name to node.
-    pub async fn lookup(&self, _parent: u64, _name: &str) -> Result<Entry> {
-        todo!()
+    pub async fn lookup(&self, parent: u64, name: &str) -> Result<Entry> {
+        let found = self.inner.tree.lookup(parent, name).await?;
+        Ok(Entry {
+            attr: self.inner.attr(found.ino, &found.node),
+            ttl: found.ttl,
+        })
     }
 
     /// The kernel dropped references.
-    pub fn forget(&self, _ino: u64, _count: u64) {
-        todo!()
+    pub fn forget(&self, ino: u64, count: u64) {
+        if self.inner.tree.forget(ino, count) {
+            self.inner.handles.forget(ino);
+        }
     }
 
     /// Attributes; with `handle` those of the open version.
-    pub async fn getattr(&self, _ino: u64, _handle: Option<u64>) -> Result<Attr> {
-        todo!()
+    pub async fn getattr(&self, ino: u64, handle: Option<u64>) -> Result<Attr> {
+        let node = self.inner.tree.node(ino)?;
+        if let Some(handle) = handle
+            && attr::kind(&node) == FileKind::File
+        {
+            let size = match &*self.inner.handles.file(handle)? {
+                OpenFile::Document(content) => Size::Declared(content.len() as u64),
+                OpenFile::Artifact(artifact) => Size::Exact(artifact.reader.size()),
+            };
+            return Ok(attr::attributes(ino, &node, size, self.inner.shape));
+        }
+        Ok(self.inner.attr(ino, &node))
     }
 
     /// Target of `latest`.
-    pub async fn readlink(&self, _ino: u64) -> Result<String> {
-        todo!()
+    pub async fn readlink(&self, ino: u64) -> Result<String> {
+        match self.inner.tree.node(ino)? {
+            Node::Latest { target, .. } => Ok(target),
+            _ => Err(Error::new(Kind::BadHandle, "not a symbolic link")),
+        }
     }
 
     /// Opens a directory: its listing is a snapshot for the life of the handle.
-    pub async fn opendir(&self, _ino: u64) -> Result<u64> {
-        todo!()
+    pub async fn opendir(&self, ino: u64) -> Result<u64> {
+        let children = self.inner.tree.children(ino).await?;
+        Ok(self.inner.handles.add_directory(children))
     }
 
     /// The snapshot of an open directory (without `.` and `..`).
-    pub fn directory(&self, _handle: u64) -> Result<Arc<Vec<Child>>> {
-        todo!()
+    pub fn directory(&self, handle: u64) -> Result<Arc<Vec<Child>>> {
+        self.inner.handles.directory(handle)
     }
 
     /// A child as readdirplus shows it; counts a kernel reference.
-    pub fn entry(&self, _child: &Child) -> Entry {
-        todo!()
+    pub fn entry(&self, child: &Child) -> Entry {
+        let found = self.inner.tree.remember(child);
+        Entry {
+            attr: self.inner.attr(found.ino, &found.node),
+            ttl: found.ttl,
+        }
     }
 
     /// Parent directory's number, for `..`.
-    pub fn parent(&self, _ino: u64) -> u64 {
-        todo!()
+    pub fn parent(&self, ino: u64) -> u64 {
+        self.inner.tree.parent(ino)
     }
 
     /// Closes a directory.
-    pub fn releasedir(&self, _handle: u64) {
-        todo!()
+    pub fn releasedir(&self, handle: u64) {
+        self.inner.handles.remove_directory(handle);
     }
 
     /// Opens a file for reading; may create its task and wait for it.
-    pub async fn open_file(&self, _ino: u64, _nonblock: bool, _caller: &Caller) -> Result<Opened> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] when the backup cannot be downloaded, [`Kind::Denied`] when it may not
+    /// be paid for here, [`Kind::NotReady`] with `nonblock` when its task is not ready, and what
+    /// [`crate::tasks::Engine::ready`] and [`crate::fetch::Fetcher::probe`] say.
+    pub async fn open_file(&self, ino: u64, nonblock: bool, caller: &Caller) -> Result<Opened> {
+        let inner = &self.inner;
+        inner.running()?;
+        match inner.tree.node(ino)? {
+            Node::MetaFile(which) => {
+                let content = inner.document(which);
+                let size = content.len() as u64;
+                inner.documents().insert(which, size);
+                Ok(Opened {
+                    handle: inner.handles.add_document(content),
+                    keep_cache: false,
+                    direct_io: true,
+                })
+            }
+            Node::File(node) => {
+                let wait = match nonblock {
+                    true => Wait::No,
+                    false => Wait::UntilReady,
+                };
+                let artifact = inner
+                    .opener
+                    .open(ino, &node, wait, caller)
+                    .await
+                    .map_err(|error| error.context(format!("opening {}", inner.tree.path(ino))))?;
+                inner.opener.activity.opens.add(1);
+                let (handle, keep_cache) = inner.handles.add_artifact(artifact);
+                Ok(Opened {
+                    handle,
+                    keep_cache,
+                    direct_io: false,
+                })
+            }
+            Node::Latest { .. } => Err(Error::new(Kind::Unsupported, "a symlink is not opened")),
+            _ => Err(Error::new(Kind::IsDirectory, "a directory is not read")),
+        }
     }
 
     /// A read that needs no waiting, if it is one.
-    pub fn read_now(&self, _handle: u64, _offset: u64, _len: u32) -> Option<Result<Bytes>> {
-        todo!()
+    pub fn read_now(&self, handle: u64, offset: u64, len: u32) -> Option<Result<Bytes>> {
+        let file = match self.inner.readable(handle) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        match &*file {
+            OpenFile::Document(content) => Some(Ok(slice(content, offset, len))),
+            OpenFile::Artifact(artifact) => {
+                let read = artifact.reader.read_now(offset, len)?;
+                Some(self.inner.after_read(artifact, read))
+            }
+        }
     }
 
     /// Reads `len` bytes, short only at the end of the file.
-    pub async fn read(&self, _handle: u64, _offset: u64, _len: u32) -> Result<Bytes> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`Kind::Changed`] once the version of this handle is gone, and then for ever; otherwise why
+    /// the bytes could not be had.
+    pub async fn read(&self, handle: u64, offset: u64, len: u32) -> Result<Bytes> {
+        let file = self.inner.readable(handle)?;
+        match &*file {
+            OpenFile::Document(content) => Ok(slice(content, offset, len)),
+            OpenFile::Artifact(artifact) => {
+                let read = tokio::select! {
+                    read = artifact.reader.read(offset, len) => read,
+                    () = self.inner.stopped.cancelled() => Err(stopping()),
+                };
+                self.inner.after_read(artifact, read)
+            }
+        }
     }
 
     /// Closes a file.
-    pub fn release(&self, _handle: u64) {
-        todo!()
+    pub fn release(&self, handle: u64) {
+        self.inner.handles.remove_file(handle);
     }
 
     /// Value of an extended attribute.
-    pub async fn getxattr(&self, _ino: u64, _name: &str) -> Result<Vec<u8>> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`Kind::NoAttribute`] when the node has none of this name, or it has no value now.
+    pub async fn getxattr(&self, ino: u64, name: &str) -> Result<Vec<u8>> {
+        // The kernel asks for capabilities and access lists all the time.
+        if name.starts_with(xattr::PREFIX) {
+            let found = self.inner.xattrs(ino).await?;
+            if let Some((_, value)) = found.into_iter().find(|(known, _)| *known == name) {
+                return Ok(value.into_bytes());
+            }
+        }
+        Err(Error::new(Kind::NoAttribute, "no such attribute"))
     }
 
     /// Names of the extended attributes.
-    pub async fn listxattr(&self, _ino: u64) -> Result<Vec<&'static str>> {
-        todo!()
+    pub async fn listxattr(&self, ino: u64) -> Result<Vec<&'static str>> {
+        let found = self.inner.xattrs(ino).await?;
+        Ok(found.into_iter().map(|(name, _)| name).collect())
     }
 
     /// From memory.
     pub fn statfs(&self) -> Statfs {
-        todo!()
+        const BLOCK_SIZE: u32 = 4096;
+        Statfs {
+            block_size: BLOCK_SIZE,
+            blocks: self.inner.opener.cache.used().div_ceil(BLOCK_SIZE.into()),
+            files: self.inner.tree.known_nodes() as u64,
+        }
     }
 
     /// One failed operation, for the log and `events.log`: said once per path and kind.
-    pub fn failed(
-        &self,
-        _operation: &'static str,
-        _ino: u64,
-        _caller: &Caller,
-        _error: &crate::error::Error,
-    ) {
-        todo!()
+    pub fn failed(&self, operation: &'static str, ino: u64, caller: &Caller, error: &Error) {
+        let inner = &self.inner;
+        let errno = events::errno_name(error.errno());
+        inner.opener.activity.failed(errno);
+        tracing::trace!(operation, ino, pid = caller.pid, uid = caller.uid, errno);
+        inner.events.failed(operation, &inner.tree.path(ino), error);
     }
 
     /// Ends all waits, flushes the cache; handles answer `Stopping` afterwards.
     pub async fn stop(&self) {
-        todo!()
+        self.inner.stopped.cancel();
+        self.inner.opener.engine.stop();
+        self.inner.opener.cache.flush().await;
     }
+}
+
+impl Inner {
+    fn attr(&self, ino: u64, node: &Node) -> Attr {
+        let size = match node {
+            Node::File(file) => self.size_of(ino, file),
+            Node::MetaFile(which) => {
+                Size::Declared(self.documents().get(which).copied().unwrap_or(0))
+            }
+            _ => Size::Unknown,
+        };
+        attr::attributes(ino, node, size, self.shape)
+    }
+
+    /// What is known of a file's size: by the version pinned last, or remembered, or declared.
+    fn size_of(&self, ino: u64, node: &FileNode) -> Size {
+        let pinned = self.handles.version(ino);
+        let known = pinned.or_else(|| {
+            let record = self.opener.ledger.artifact(&open::artifact_key(node))?;
+            Some(record.validator)
+        });
+        known.map_or_else(|| attr::declared(&node.file), |v| Size::Exact(v.size))
+    }
+
+    fn running(&self) -> Result<()> {
+        match self.stopped.is_cancelled() {
+            true => Err(stopping()),
+            false => Ok(()),
+        }
+    }
+
+    /// An open file whose version may still be served.
+    fn readable(&self, handle: u64) -> Result<Arc<OpenFile>> {
+        self.running()?;
+        let file = self.handles.file(handle)?;
+        if let OpenFile::Artifact(artifact) = &*file {
+            artifact.check()?;
+        }
+        Ok(file)
+    }
+
+    /// Lets pass what was read, or draws the consequences of a failure. A version that was
+    /// replaced while the read was under way does not pass either.
+    fn after_read(&self, artifact: &OpenArtifact, read: Result<Bytes>) -> Result<Bytes> {
+        match read {
+            Ok(bytes) => {
+                artifact.check()?;
+                let activity = &self.opener.activity;
+                activity.reads.add(1);
+                activity.read_bytes.add(bytes.len() as u64);
+                Ok(bytes)
+            }
+            Err(error) => {
+                match error.kind() {
+                    Kind::Changed => self.outdate(artifact),
+                    Kind::Expired => self.opener.report_expired(artifact),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The artifact is no longer the version of this handle: the next open has to pin anew.
+    fn outdate(&self, artifact: &OpenArtifact) {
+        artifact.mark_changed();
+        self.handles.outdate(artifact.ino, &artifact.validator);
+        self.opener.forget(artifact);
+    }
+
+    fn documents(&self) -> MutexGuard<'_, HashMap<MetaFile, u64>> {
+        self.documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Fs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fs")
+            .field("tree", &self.inner.tree)
+            .field("handles", &self.inner.handles)
+            .finish_non_exhaustive()
+    }
+}
+
+fn slice(content: &Bytes, offset: u64, len: u32) -> Bytes {
+    let start = usize::try_from(offset).map_or(content.len(), |at| at.min(content.len()));
+    let end = start.saturating_add(len as usize).min(content.len());
+    content.slice(start..end)
+}
+
+fn stopping() -> Error {
+    Error::new(Kind::Stopping, "the mount is shutting down")
 }

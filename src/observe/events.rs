@@ -227,7 +227,7 @@ impl fmt::Debug for Events {
 }
 
 /// The symbolic name of an errno that [`Kind::errno`] can give.
-fn errno_name(errno: i32) -> &'static str {
+pub fn errno_name(errno: i32) -> &'static str {
     match errno {
         libc::EROFS => "EROFS",
         libc::ENOENT => "ENOENT",

@@ -2,3 +2,5 @@
 
 pub mod events;
 pub mod logs;
+pub mod metrics;
+pub mod status;

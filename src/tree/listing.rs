@@ -150,6 +150,14 @@ impl<T: Send + Sync + 'static> Listing<T> {
         self.state().after_wait(ended.is_ok(), terms)
     }
 
+    /// How long the last answer may still be believed.
+    pub(super) fn fresh_for(&self, terms: Terms) -> Duration {
+        match self.state().at_hand(Instant::now(), terms) {
+            Some(Ok(served)) => served.fresh_for,
+            _ => Duration::ZERO,
+        }
+    }
+
     pub(super) fn health(&self) -> Health {
         let state = self.state();
         Health {

@@ -116,10 +116,12 @@ impl Tree {
         self.shared.table().release(ino, count)
     }
 
-    /// One more kernel reference (readdirplus). Tells the child's number and newest meaning, which
-    /// may have changed since `child` was listed.
-    pub fn remember(&self, child: &Child) -> (u64, Node) {
-        self.shared.table().hold(child)
+    /// One more kernel reference (readdirplus). Tells the child's newest meaning, which may have
+    /// changed since `child` was listed.
+    pub fn remember(&self, child: &Child) -> Found {
+        let ttl = self.shared.fresh_for(child.parent);
+        let (ino, node) = self.shared.table().hold(child);
+        Found { ino, node, ttl }
     }
 
     /// All children of a directory but the hidden ones, ordered by name.
@@ -192,6 +194,18 @@ impl Shared {
 
     fn node(&self, ino: u64) -> Result<Node> {
         self.table().node(ino).cloned().ok_or_else(gone)
+    }
+
+    /// How long the names in a directory may still be believed; from memory.
+    fn fresh_for(&self, directory: u64) -> Duration {
+        let owner = match self.node(directory) {
+            Ok(Node::Root | Node::Meta) => return FIXED_TTL,
+            Ok(Node::Backup { .. }) => return self.terms.ttl,
+            Ok(Node::Directory { .. }) => self.shard_above(directory),
+            _ => Ok(directory),
+        };
+        let listing = owner.ok().and_then(|owner| self.table().listing(owner));
+        listing.map_or(Duration::ZERO, |listing| listing.fresh_for(self.terms))
     }
 
     /// The shard above a directory inside it.

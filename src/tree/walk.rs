@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
+use crate::model::TaskKey;
 use crate::names;
 
 use super::inodes::{self, META, ROOT};
@@ -63,5 +64,20 @@ impl Tree {
             }
         }
         Err(Error::new(Kind::NotFound, format!("there is no {name}")))
+    }
+
+    /// The path of a task's shard, where its backup is listed now; from memory.
+    pub fn place_of(&self, key: &TaskKey) -> Option<String> {
+        let table = self.shared.table();
+        let providers = table.contents(ROOT)?.of(ROOT)?;
+        let provider = inodes::find(providers, &names::component(&key.provider))?;
+        let instances = table.contents(provider.ino)?.of(provider.ino)?;
+        let instance = inodes::find(instances, &names::component(&key.instance))?;
+        let backups = table.contents(instance.ino)?.of(instance.ino)?;
+        let backup = backups.iter().find(
+            |child| matches!(&child.node, Node::Backup { backup, .. } if backup.id == key.backup),
+        )?;
+        let shard = names::component(&key.shard);
+        Some(format!("{}/{shard}", table.path(backup.ino)?))
     }
 }

@@ -1,0 +1,126 @@
+//! From the configuration to a filesystem, or to its tree alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+use super::attr::Shape;
+use super::handles::Handles;
+use super::open::{Account, Opener};
+use super::{Fs, Inner};
+use crate::cache::{Budget, Cache};
+use crate::clock::SharedClock;
+use crate::config::{Config, MountConfig, ProviderConfig};
+use crate::error::Result;
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::observe::events::Events;
+use crate::observe::metrics::Activity;
+use crate::providers;
+use crate::reader::Readers;
+use crate::tasks::ledger::Ledger;
+use crate::tasks::{Engine, EngineOptions};
+use crate::tree::{Tree, TreeOptions};
+
+impl Fs {
+    /// Everything below the adapter, built from the configuration: ledger, cache, providers, tree.
+    /// Asks no provider anything. Must be called within a tokio runtime.
+    pub fn open(config: &Config, clock: SharedClock) -> Result<Self> {
+        let accounts = config
+            .providers
+            .iter()
+            .map(|provider| Ok((Arc::from(&*provider.name), account(provider, &clock)?)))
+            .collect::<Result<_>>()?;
+        Self::over(accounts, &config.mount, clock)
+    }
+
+    /// The filesystem over these accounts.
+    pub(super) fn over(
+        accounts: HashMap<Arc<str>, Account>,
+        mount: &MountConfig,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let events = Events::new(Arc::clone(&clock));
+        let ledger = Ledger::open(&mount.state_dir)?;
+        let cache = Cache::open(&mount.cache_dir, mount.cache_size)?;
+        let budget = Budget::new(mount.memory);
+        let options = EngineOptions {
+            on_open: mount.on_open,
+            deny_processes: mount.deny_processes.clone(),
+            recreate_expired: mount.recreate_expired,
+            max_tasks_per_day: mount.max_tasks_per_day,
+            task_wait: mount.task_wait,
+        };
+        let named = accounts
+            .iter()
+            .map(|(name, account)| (Arc::clone(name), Arc::clone(&account.provider)))
+            .collect();
+        Ok(Fs {
+            inner: Arc::new(Inner {
+                tree: Tree::new(named, tree_options(mount, &events), Arc::clone(&clock)),
+                handles: Handles::default(),
+                cache_limit: mount.cache_size,
+                shape: Shape {
+                    file_mode: mount.file_mode,
+                    dir_mode: mount.dir_mode,
+                    since: clock.now(),
+                },
+                events,
+                mountpoint: OnceLock::new(),
+                documents: Mutex::default(),
+                stopped: CancellationToken::new(),
+                opener: Opener::new(
+                    accounts,
+                    Engine::new(ledger.clone(), options, Arc::clone(&clock)),
+                    ledger,
+                    cache.clone(),
+                    Readers::new(cache, budget.clone()),
+                    Arc::new(Activity::default()),
+                    clock,
+                ),
+                budget,
+            }),
+        })
+    }
+}
+
+/// The tree that `config` describes, for commands that only look: takes neither the ledger nor the
+/// lock of the cache, and asks nothing yet.
+pub fn tree(config: &Config, clock: SharedClock) -> Result<Tree> {
+    let named = config
+        .providers
+        .iter()
+        .map(|provider| {
+            let built = providers::build(provider, Arc::clone(&clock))?;
+            Ok((Arc::from(&*provider.name), built))
+        })
+        .collect::<Result<_>>()?;
+    let events = Events::new(Arc::clone(&clock));
+    Ok(Tree::new(
+        named,
+        tree_options(&config.mount, &events),
+        clock,
+    ))
+}
+
+fn tree_options(mount: &MountConfig, events: &Events) -> TreeOptions {
+    TreeOptions {
+        list_ttl: mount.list_ttl,
+        // A listing that takes too long should say so before the operation's deadline does.
+        patience: mount.op_timeout * 4 / 5,
+        events: events.clone(),
+    }
+}
+
+fn account(config: &ProviderConfig, clock: &SharedClock) -> Result<Account> {
+    Ok(Account {
+        provider: providers::build(config, Arc::clone(clock))?,
+        fetcher: Fetcher::new(FetchOptions {
+            allow_http: config.allow_http,
+            ca_file: config.ca_file.clone(),
+            retry_budget: config.retry_budget,
+            ..FetchOptions::default()
+        })?,
+        poll_interval: config.poll_interval,
+    })
+}

@@ -1,0 +1,449 @@
+//! From a file of the tree to a pinned version that can be read.
+//!
+//! What the ledger knows and the cache holds whole is opened without asking anybody. Otherwise the
+//! download task comes first, then its version: the one remembered for this very task, or the one
+//! that a probe learns, once for all who open the file at the same time. Owns the live links,
+//! one per artifact and task, for as long as somebody reads by them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Caller;
+use super::flight::Flights;
+use super::handles::OpenArtifact;
+use crate::cache::Cache;
+use crate::clock::SharedClock;
+use crate::error::{Error, Kind, Result};
+use crate::fetch::Fetcher;
+use crate::links::{LinkSource, Links, ProviderLinks};
+use crate::model::{ArtifactKey, Link, Origin, Size, Task, TaskState, Validator};
+use crate::observe::metrics::Activity;
+use crate::providers::Provider;
+use crate::reader::{ArtifactSpec, Readers};
+use crate::tasks::ledger::{ArtifactRecord, Ledger};
+use crate::tasks::{Engine, Spender, Wait};
+use crate::tree::FileNode;
+
+/// How often one open starts over because the provider's artifact is gone although its task was
+/// said to be ready: the engine believes the provider once against a first such report.
+const ROUNDS: usize = 3;
+
+/// One configured account.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) fetcher: Fetcher,
+    /// First task poll; backs off.
+    pub(super) poll_interval: Duration,
+}
+
+/// One version of an artifact and the way to it.
+#[derive(Debug, Clone)]
+struct Pinned {
+    validator: Validator,
+    task_id: String,
+    links: Arc<Links>,
+}
+
+/// One link of one artifact: its key and its task's id.
+type LinkKey = (ArtifactKey, String);
+
+/// What opening needs.
+pub(super) struct Opener {
+    pub(super) accounts: HashMap<Arc<str>, Account>,
+    pub(super) engine: Engine,
+    pub(super) ledger: Ledger,
+    pub(super) cache: Cache,
+    pub(super) readers: Readers,
+    pub(super) activity: Arc<Activity>,
+    pub(super) clock: SharedClock,
+    links: Mutex<HashMap<LinkKey, Weak<Links>>>,
+    probes: Flights<LinkKey, Validator>,
+}
+
+impl Opener {
+    pub(super) fn new(
+        accounts: HashMap<Arc<str>, Account>,
+        engine: Engine,
+        ledger: Ledger,
+        cache: Cache,
+        readers: Readers,
+        activity: Arc<Activity>,
+        clock: SharedClock,
+    ) -> Self {
+        Opener {
+            accounts,
+            engine,
+            ledger,
+            cache,
+            readers,
+            activity,
+            clock,
+            links: Mutex::default(),
+            probes: Flights::default(),
+        }
+    }
+
+    /// Opens `node` for `caller`.
+    pub(super) async fn open(
+        &self,
+        ino: u64,
+        node: &FileNode,
+        wait: Wait,
+        caller: &Caller,
+    ) -> Result<OpenArtifact> {
+        if let Some(reason) = &node.shard.backup.not_downloadable {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("this backup cannot be downloaded: {reason}"),
+            ));
+        }
+        let account = self.accounts.get(&node.shard.provider).ok_or_else(|| {
+            let words = format!("no account `{}` is configured", node.shard.provider);
+            Error::new(Kind::Internal, words)
+        })?;
+        let key = artifact_key(node);
+        let pinned = match self.held(account, node, &key).await {
+            Some(pinned) => pinned,
+            None => self.pin(account, node, &key, wait, caller).await?,
+        };
+        let spec = ArtifactSpec {
+            key: content_key(&key, &pinned.validator, &pinned.task_id),
+            validator: pinned.validator.clone(),
+            links: pinned.links,
+            fetcher: account.fetcher.clone(),
+        };
+        let readers = self.readers.clone();
+        let reader = blocking(move || readers.open(spec)).await?;
+        Ok(OpenArtifact::new(
+            ino,
+            key,
+            pinned.task_id,
+            pinned.validator,
+            reader,
+        ))
+    }
+
+    /// The remembered version, if every byte of it is in the cache.
+    async fn held(&self, account: &Account, node: &FileNode, key: &ArtifactKey) -> Option<Pinned> {
+        let record = self.ledger.artifact(key)?;
+        let size = record.validator.size;
+        if matches!(super::attr::declared(&node.file), Size::Declared(n) if n != size) {
+            return None;
+        }
+        let cached = self.cached_bytes(key, &record).await;
+        (cached == size).then(|| {
+            let task = (node.file.origin == Origin::Task).then(|| Task {
+                id: record.task_id.clone(),
+                state: TaskState::Ready,
+                percent: None,
+                expires: None,
+                message: None,
+            });
+            Pinned {
+                links: self.links(account, node, key, task),
+                validator: record.validator,
+                task_id: record.task_id,
+            }
+        })
+    }
+
+    /// The version that the provider has now, its task made ready first.
+    async fn pin(
+        &self,
+        account: &Account,
+        node: &FileNode,
+        key: &ArtifactKey,
+        wait: Wait,
+        caller: &Caller,
+    ) -> Result<Pinned> {
+        let mut round = 1;
+        loop {
+            let task = match node.file.origin {
+                Origin::Object => None,
+                Origin::Task => {
+                    let (provider, first_poll) = (&account.provider, account.poll_interval);
+                    let spender = spender(caller);
+                    let ready =
+                        self.engine
+                            .ready(provider, first_poll, &node.shard, &spender, wait);
+                    Some(ready.await?)
+                }
+            };
+            let task_id = task
+                .as_ref()
+                .map_or_else(String::new, |task| task.id.clone());
+            let links = self.links(account, node, key, task);
+            let known = self.ledger.artifact(key);
+            if let Some(record) = known.filter(|r| !task_id.is_empty() && r.task_id == task_id) {
+                return Ok(Pinned {
+                    validator: record.validator,
+                    task_id,
+                    links,
+                });
+            }
+            match self.probe(account, key, &task_id, &links).await {
+                Ok(validator) => {
+                    return Ok(Pinned {
+                        validator,
+                        task_id,
+                        links,
+                    });
+                }
+                Err(error)
+                    if error.kind() == Kind::Expired
+                        && node.file.origin == Origin::Task
+                        && round < ROUNDS =>
+                {
+                    self.engine.report_expired(&key.task, &task_id).await;
+                    round += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Learns the version behind `links` and has the ledger remember it.
+    async fn probe(
+        &self,
+        account: &Account,
+        key: &ArtifactKey,
+        task_id: &str,
+        links: &Arc<Links>,
+    ) -> Result<Validator> {
+        let flight = (key.clone(), task_id.to_owned());
+        let work = || {
+            let fetcher = account.fetcher.clone();
+            let ledger = self.ledger.clone();
+            let links = Arc::clone(links);
+            let (key, task_id) = flight.clone();
+            async move {
+                let probe = fetcher.probe(&links).await?;
+                let size = probe.validator.size;
+                if i64::try_from(size).is_err() {
+                    return Err(Error::new(
+                        Kind::Protocol,
+                        format!("the store claims {size} bytes, more than a file can have"),
+                    ));
+                }
+                let record = ArtifactRecord {
+                    validator: probe.validator.clone(),
+                    task_id,
+                    source_name: probe.source_name,
+                };
+                if let Err(error) = ledger.remember_artifact(&key, record).await {
+                    tracing::warn!(%error, "the artifact's size will have to be asked again");
+                }
+                Ok(probe.validator)
+            }
+        };
+        self.probes.join(flight.clone(), work).await
+    }
+
+    /// The live link of an artifact of one task.
+    fn links(
+        &self,
+        account: &Account,
+        node: &FileNode,
+        key: &ArtifactKey,
+        task: Option<Task>,
+    ) -> Arc<Links> {
+        let task_id = task
+            .as_ref()
+            .map_or_else(String::new, |task| task.id.clone());
+        let mut all = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (key.clone(), task_id);
+        if let Some(live) = all.get(&name).and_then(Weak::upgrade) {
+            return live;
+        }
+        all.retain(|_, links| links.strong_count() > 0);
+        let source = CountedLinks {
+            links: ProviderLinks {
+                provider: Arc::clone(&account.provider),
+                target: (*node.shard).clone(),
+                file: node.file.clone(),
+                task,
+            },
+            again: AtomicBool::new(false),
+            activity: Arc::clone(&self.activity),
+        };
+        let links = Arc::new(Links::new(source, Arc::clone(&self.clock)));
+        all.insert(name, Arc::downgrade(&links));
+        links
+    }
+
+    /// Bytes of the remembered version that are cached.
+    pub(super) async fn cached_bytes(&self, key: &ArtifactKey, record: &ArtifactRecord) -> u64 {
+        let key = content_key(key, &record.validator, &record.task_id);
+        if let Some(open) = self.readers.opened(&key, &record.validator) {
+            return open.cached_bytes();
+        }
+        let cache = self.cache.clone();
+        let validator = record.validator.clone();
+        blocking(move || cache.cached_bytes(&key, &validator))
+            .await
+            .unwrap_or(0)
+    }
+
+    /// The next open of this file has to learn its version anew. In the background: the reader
+    /// that found out may be gone before the ledger has written it.
+    pub(super) fn forget(&self, artifact: &OpenArtifact) {
+        let known = self.ledger.artifact(&artifact.key);
+        if known.is_some_and(|record| record.validator == artifact.validator) {
+            let (ledger, key) = (self.ledger.clone(), artifact.key.clone());
+            tokio::spawn(async move {
+                if let Err(error) = ledger.forget_artifact(&key).await {
+                    tracing::warn!(%error, "a replaced artifact could not be forgotten");
+                }
+            });
+        }
+    }
+
+    /// Tells the engine that the task of an open file has no artifact any more.
+    pub(super) fn report_expired(&self, artifact: &OpenArtifact) {
+        let (engine, key) = (self.engine.clone(), artifact.key.task.clone());
+        let task_id = artifact.task_id.clone();
+        tokio::spawn(async move { engine.report_expired(&key, &task_id).await });
+    }
+
+    /// When the link of an open version expires, where known.
+    pub(super) fn link_expiry(
+        &self,
+        key: &ArtifactKey,
+        record: &ArtifactRecord,
+    ) -> Option<jiff::Timestamp> {
+        let key = content_key(key, &record.validator, &record.task_id);
+        let open = self.readers.opened(&key, &record.validator)?;
+        open.links().expires()
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener")
+            .field("accounts", &self.accounts.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The provider's links, with every one but the first counted.
+#[derive(Debug)]
+struct CountedLinks {
+    links: ProviderLinks,
+    again: AtomicBool,
+    activity: Arc<Activity>,
+}
+
+#[async_trait]
+impl LinkSource for CountedLinks {
+    async fn fresh(&self) -> Result<Link> {
+        let link = self.links.fresh().await?;
+        if self.again.swap(true, Ordering::Relaxed) {
+            self.activity.link_refreshes.add(1);
+        }
+        Ok(link)
+    }
+}
+
+/// The artifact a file is made of.
+pub(super) fn artifact_key(node: &FileNode) -> ArtifactKey {
+    ArtifactKey {
+        task: node.shard.key(),
+        file: node.file.path.clone(),
+    }
+}
+
+/// The name under which a version's blocks are kept. Where the store names no version, the task
+/// stands for it: blocks of two downloads must not be mixed.
+fn content_key(key: &ArtifactKey, validator: &Validator, task_id: &str) -> ArtifactKey {
+    let named = validator.etag.is_some() || validator.last_modified.is_some();
+    if named || task_id.is_empty() {
+        return key.clone();
+    }
+    ArtifactKey {
+        task: key.task.clone(),
+        file: format!("{}\0{task_id}", key.file),
+    }
+}
+
+/// Who would spend, with the name of its process as far as /proc tells.
+fn spender(caller: &Caller) -> Spender {
+    Spender {
+        pid: caller.pid,
+        uid: caller.uid,
+        comm: process_name(caller.pid),
+    }
+}
+
+/// `comm` of the process that thread `tid` belongs to; procfs never blocks.
+fn process_name(tid: u32) -> Option<String> {
+    if tid == 0 {
+        return None;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let leader = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))?
+        .trim();
+    let comm = std::fs::read_to_string(format!("/proc/{leader}/comm")).ok()?;
+    Some(comm.trim_end_matches('\n').to_owned())
+}
+
+/// Runs disk work off the threads that serve the kernel.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        let why = if error.is_panic() {
+            "opening the cache panicked"
+        } else {
+            "the mount is shutting down"
+        };
+        Error::new(Kind::Internal, why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_goes_by_the_name_of_its_process() {
+        let leader = std::fs::read_to_string(format!("/proc/{}/comm", std::process::id())).unwrap();
+        let named = std::thread::Builder::new()
+            .name("someone-else".into())
+            .spawn(|| process_name(rustix::thread::gettid().as_raw_nonzero().get() as u32))
+            .unwrap()
+            .join()
+            .unwrap();
+        assert_eq!(named.as_deref(), Some(leader.trim_end()));
+        assert_eq!(process_name(0), None);
+        assert_eq!(process_name(u32::MAX), None);
+    }
+
+    #[test]
+    fn blocks_of_unversioned_downloads_are_kept_apart() {
+        let key = ArtifactKey {
+            task: crate::model::TaskKey {
+                provider: "p".into(),
+                instance: "i".into(),
+                backup: "b".into(),
+                shard: "s".into(),
+            },
+            file: "f".into(),
+        };
+        let mut validator = Validator {
+            etag: None,
+            last_modified: None,
+            size: 1,
+        };
+        let one = content_key(&key, &validator, "t1");
+        assert_ne!(one, content_key(&key, &validator, "t2"));
+        assert_eq!(content_key(&key, &validator, ""), key);
+        validator.etag = Some("\"x\"".into());
+        assert_eq!(content_key(&key, &validator, "t1"), key);
+    }
+}
