@@ -43,7 +43,7 @@ impl Fs {
         let events = Events::new(Arc::clone(&clock));
         let ledger = Ledger::open(&mount.state_dir)?;
         let cache = Cache::open(&mount.cache_dir, mount.cache_size)?;
-        let budget = Budget::new(mount.memory);
+        let budget = Budget::within_machine(mount.memory);
         let options = EngineOptions {
             on_open: mount.on_open,
             deny_processes: mount.deny_processes.clone(),
@@ -59,7 +59,6 @@ impl Fs {
             inner: Arc::new(Inner {
                 tree: Tree::new(named, tree_options(mount, &events), Arc::clone(&clock)),
                 handles: Handles::default(),
-                cache_limit: mount.cache_size,
                 shape: Shape {
                     file_mode: mount.file_mode,
                     dir_mode: mount.dir_mode,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Inner;
 use crate::observe::metrics::{Exposition, Type};
 use crate::observe::status::{
-    FetchTotals, ProviderStatus, Status, TaskCounts, TaskStatus, Totals, Usage,
+    CacheStatus, FetchTotals, ProviderStatus, Status, TaskCounts, TaskStatus, Totals, Usage,
 };
 use crate::tasks::TaskView;
 use crate::tree::MetaFile;
@@ -40,10 +40,8 @@ impl Inner {
                 waiting: views.iter().map(|view| view.waiting).sum(),
                 created_total: self.opener.engine.created_total(),
             },
-            cache: Usage {
-                used: self.opener.cache.used(),
-                limit: self.cache_limit,
-            },
+            ledger_error: self.opener.ledger.closed().map(str::to_owned),
+            cache: self.cache(),
             memory: Usage {
                 used: self.budget.used(),
                 limit: self.budget.limit(),
@@ -68,6 +66,18 @@ impl Inner {
                 instances: health.instances,
             })
             .collect()
+    }
+
+    fn cache(&self) -> CacheStatus {
+        let stats = self.opener.cache.stats();
+        CacheStatus {
+            used: stats.used,
+            limit: stats.limit,
+            degraded: stats.degraded,
+            damaged_blocks: stats.damaged_blocks,
+            evicted_bytes: stats.evicted_bytes,
+            disk_failures: stats.disk_failures,
+        }
     }
 
     fn fetch_totals(&self, provider: &str) -> FetchTotals {
@@ -226,6 +236,30 @@ impl Inner {
             Gauge,
             "Most bytes in the block cache.",
             status.cache.limit,
+        );
+        m.value(
+            "cache_degraded",
+            Gauge,
+            "1 if nothing is cached because the disk failed.",
+            u8::from(status.cache.degraded),
+        );
+        m.value(
+            "cache_damaged_blocks_total",
+            Counter,
+            "Blocks found damaged.",
+            status.cache.damaged_blocks,
+        );
+        m.value(
+            "cache_evicted_bytes_total",
+            Counter,
+            "Bytes that left to make room.",
+            status.cache.evicted_bytes,
+        );
+        m.value(
+            "cache_disk_failures_total",
+            Counter,
+            "Failures of the cache disk.",
+            status.cache.disk_failures,
         );
         m.value(
             "memory_bytes",

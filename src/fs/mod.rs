@@ -18,8 +18,10 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Budget;
@@ -38,6 +40,9 @@ use open::Opener;
 pub use build::tree;
 pub use types::{Attr, Caller, Entry, FileKind, Opened, Statfs};
 
+/// How long [`Fs::stop`] waits for a create under way, and then for the cache's disk.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
 /// The filesystem. Cheap to clone.
 #[derive(Clone)]
 pub struct Fs {
@@ -49,7 +54,6 @@ struct Inner {
     opener: Opener,
     handles: Handles,
     budget: Budget,
-    cache_limit: u64,
     events: Events,
     shape: Shape,
     mountpoint: OnceLock<PathBuf>,
@@ -216,7 +220,7 @@ impl Fs {
             OpenFile::Document(content) => Some(Ok(slice(content, offset, len))),
             OpenFile::Artifact(artifact) => {
                 let read = artifact.reader.read_now(offset, len)?;
-                Some(self.inner.after_read(artifact, read))
+                Some(read.and_then(|bytes| self.inner.deliver(artifact, bytes)))
             }
         }
     }
@@ -235,7 +239,10 @@ impl Fs {
                     read = artifact.reader.read(offset, len) => read,
                     () = self.inner.stopped.cancelled() => Err(stopping()),
                 };
-                self.inner.after_read(artifact, read)
+                if let Err(error) = &read {
+                    self.inner.after_failure(artifact, error.kind()).await;
+                }
+                self.inner.deliver(artifact, read?)
             }
         }
     }
@@ -285,11 +292,21 @@ impl Fs {
         inner.events.failed(operation, &inner.tree.path(ino), error);
     }
 
-    /// Ends all waits, flushes the cache; handles answer `Stopping` afterwards.
+    /// Ends all waits, flushes the cache; handles answer `Stopping` afterwards. Takes at most
+    /// ten seconds: a provider or a disk that hangs is left to itself, which the ledger and
+    /// the cache survive.
     pub async fn stop(&self) {
         self.inner.stopped.cancel();
-        self.inner.opener.engine.stop();
-        self.inner.opener.cache.flush().await;
+        let opener = &self.inner.opener;
+        opener.engine.stop();
+        if timeout(STOP_WAIT, opener.engine.settled()).await.is_err() {
+            tracing::warn!(
+                "a task is still being created; it will be looked for at the next start"
+            );
+        }
+        if timeout(STOP_WAIT, opener.cache.flush()).await.is_err() {
+            tracing::warn!("the cache disk hangs; what it did not take will be fetched again");
+        }
     }
 }
 
@@ -332,33 +349,27 @@ impl Inner {
         Ok(file)
     }
 
-    /// Lets pass what was read, or draws the consequences of a failure. A version that was
-    /// replaced while the read was under way does not pass either.
-    fn after_read(&self, artifact: &OpenArtifact, read: Result<Bytes>) -> Result<Bytes> {
-        match read {
-            Ok(bytes) => {
-                artifact.check()?;
-                let activity = &self.opener.activity;
-                activity.reads.add(1);
-                activity.read_bytes.add(bytes.len() as u64);
-                Ok(bytes)
-            }
-            Err(error) => {
-                match error.kind() {
-                    Kind::Changed => self.outdate(artifact),
-                    Kind::Expired => self.opener.report_expired(artifact),
-                    _ => {}
-                }
-                Err(error)
-            }
-        }
+    /// Lets pass what was read, unless its version was replaced meanwhile.
+    fn deliver(&self, artifact: &OpenArtifact, bytes: Bytes) -> Result<Bytes> {
+        artifact.check()?;
+        let activity = &self.opener.activity;
+        activity.reads.add(1);
+        activity.read_bytes.add(bytes.len() as u64);
+        Ok(bytes)
     }
 
-    /// The artifact is no longer the version of this handle: the next open has to pin anew.
-    fn outdate(&self, artifact: &OpenArtifact) {
-        artifact.mark_changed();
-        self.handles.outdate(artifact.ino, &artifact.validator);
-        self.opener.forget(artifact);
+    /// Draws the consequences of a failed read, before the reader hears of it: its next open must
+    /// not find what has just turned out to be gone.
+    async fn after_failure(&self, artifact: &OpenArtifact, kind: Kind) {
+        match kind {
+            Kind::Changed => {
+                artifact.mark_changed();
+                self.handles.outdate(artifact.ino, &artifact.validator);
+                self.opener.forget(artifact).await;
+            }
+            Kind::Expired => self.opener.report_expired(artifact).await,
+            _ => {}
+        }
     }
 
     fn documents(&self) -> MutexGuard<'_, HashMap<MetaFile, u64>> {

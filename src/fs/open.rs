@@ -290,25 +290,31 @@ impl Opener {
             .unwrap_or(0)
     }
 
-    /// The next open of this file has to learn its version anew. In the background: the reader
-    /// that found out may be gone before the ledger has written it.
-    pub(super) fn forget(&self, artifact: &OpenArtifact) {
-        let known = self.ledger.artifact(&artifact.key);
-        if known.is_some_and(|record| record.validator == artifact.validator) {
-            let (ledger, key) = (self.ledger.clone(), artifact.key.clone());
-            tokio::spawn(async move {
-                if let Err(error) = ledger.forget_artifact(&key).await {
-                    tracing::warn!(%error, "a replaced artifact could not be forgotten");
-                }
-            });
-        }
+    /// This version is no more: the next open of its file learns anew, and its blocks make room.
+    /// Goes on when the reader that found out is gone.
+    pub(super) async fn forget(&self, artifact: &OpenArtifact) {
+        let (ledger, cache) = (self.ledger.clone(), self.cache.clone());
+        let (key, validator) = (artifact.key.clone(), artifact.validator.clone());
+        let content = content_key(&key, &validator, &artifact.task_id);
+        let work = tokio::spawn(async move {
+            let known = ledger.artifact(&key);
+            if known.is_some_and(|record| record.validator == validator)
+                && let Err(error) = ledger.forget_artifact(&key).await
+            {
+                tracing::warn!(%error, "a replaced artifact could not be forgotten");
+            }
+            let _done = blocking(move || cache.forget(&content, &validator)).await;
+        });
+        let _done = work.await;
     }
 
-    /// Tells the engine that the task of an open file has no artifact any more.
-    pub(super) fn report_expired(&self, artifact: &OpenArtifact) {
+    /// Tells the engine that the task of an open file has no artifact any more. Goes on when the
+    /// reader that found out is gone.
+    pub(super) async fn report_expired(&self, artifact: &OpenArtifact) {
         let (engine, key) = (self.engine.clone(), artifact.key.task.clone());
         let task_id = artifact.task_id.clone();
-        tokio::spawn(async move { engine.report_expired(&key, &task_id).await });
+        let work = tokio::spawn(async move { engine.report_expired(&key, &task_id).await });
+        let _done = work.await;
     }
 
     /// When the link of an open version expires, where known.

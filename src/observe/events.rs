@@ -130,7 +130,10 @@ impl Events {
                 " ({unsaid} more like this since it was last said)"
             ));
         }
-        if level == Level::Warn {
+        if error.kind() == Kind::Denied {
+            // Whoever denied it has logged it, once per process rather than once per path.
+            tracing::debug!(operation, path, error = message, "failed");
+        } else if level == Level::Warn {
             tracing::warn!(operation, path, error = message, "failed");
         } else {
             tracing::info!(operation, path, error = message, "failed");

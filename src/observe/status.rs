@@ -28,8 +28,10 @@ pub struct Status {
     pub providers: Vec<ProviderStatus>,
     /// Download tasks.
     pub tasks: TaskCounts,
+    /// Why no new task can be recorded and what to do, if so.
+    pub ledger_error: Option<String>,
     /// The block cache on disk.
-    pub cache: Usage,
+    pub cache: CacheStatus,
     /// Read-ahead and blocks in memory.
     pub memory: Usage,
     /// Files open now.
@@ -92,6 +94,23 @@ pub struct Usage {
     pub used: u64,
     /// Most bytes it may use.
     pub limit: u64,
+}
+
+/// The block cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CacheStatus {
+    /// Bytes of disk in use.
+    pub used: u64,
+    /// Most bytes of disk it may use.
+    pub limit: u64,
+    /// Nothing is cached at the moment because its disk failed; reads go on without it.
+    pub degraded: bool,
+    /// Blocks found damaged since the start, forgotten and fetched again.
+    pub damaged_blocks: u64,
+    /// Bytes that left to make room since the start.
+    pub evicted_bytes: u64,
+    /// Failures of its disk since the start.
+    pub disk_failures: u64,
 }
 
 /// What the filesystem did since the start.
