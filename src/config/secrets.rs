@@ -234,3 +234,41 @@ fn trimmed(bytes: Vec<u8>) -> Option<String> {
     text.truncate(text.trim_end_matches(['\r', '\n']).len());
     Some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Whether process `id` has ended, be it collected or not.
+    fn has_ended(id: &str) -> bool {
+        fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn a_late_command_ends_with_all_its_children() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("child");
+        let script = format!("sleep 600 & echo $! > '{}'; wait", file.display());
+        let arguments = ["-c".to_owned(), script];
+
+        // The first try may end before the shell has started anything.
+        let mut timeout = Duration::from_millis(100);
+        let child = loop {
+            let answer = run("sh", &arguments, timeout).await;
+            assert_eq!(answer, Err(format!("did not end within {timeout:?}")));
+            match fs::read_to_string(&file) {
+                Ok(id) if id.ends_with('\n') => break id,
+                _ => timeout *= 2,
+            }
+            assert!(timeout < Duration::from_secs(20), "the shell never started");
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !has_ended(child.trim()) {
+            assert!(Instant::now() < deadline, "process {child} lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

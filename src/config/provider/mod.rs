@@ -1,6 +1,7 @@
 //! The accounts: what a `[[provider]]` table says, as typed values of one cloud.
 
 mod read;
+mod values;
 
 pub(super) use read::read;
 

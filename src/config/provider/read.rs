@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::de::DeValue;
 use url::Url;
 
+use super::values::{base_address, bucket_option, host_part, layout};
 use super::{
     AliyunConfig, ArchiveFormat, AtlasAuth, AtlasConfig, BucketConfig, BucketService, CosConfig,
     Network, OssConfig, ProviderConfig, ProviderKind, TencentConfig, UcloudConfig,
 };
 use crate::config::document::{Entry, Section};
-use crate::config::{Environment, secrets, units};
+use crate::config::{Environment, units};
 use crate::error::Result;
 use crate::names;
-use crate::secret::Secret;
 
 /// Keys of every kind.
 const COMMON: &[&str] = &[
@@ -78,7 +77,13 @@ pub(in crate::config) fn read(
 ) -> Result<Vec<ProviderConfig>> {
     let mut providers: Vec<ProviderConfig> = Vec::with_capacity(tables.len());
     for table in tables {
-        let provider = read_one(table.clone(), environment)?;
+        let name = table.get("name").and_then(|entry| entry.text().ok());
+        let title = match name {
+            Some(name) => format!("provider \"{}\"", names::display(name)),
+            None => "[[provider]]".to_owned(),
+        };
+        let table = table.titled(title);
+        let provider = read_one(&table, environment)?;
         if providers.iter().any(|other| other.name == provider.name) {
             let words = format!("another provider is named `{}` already", provider.name);
             return Err(table.require("name")?.error(&words));
@@ -88,14 +93,7 @@ pub(in crate::config) fn read(
     Ok(providers)
 }
 
-fn read_one(table: Section<'_>, environment: &Environment) -> Result<ProviderConfig> {
-    let name = table.get("name").and_then(|entry| entry.text().ok());
-    let title = match name {
-        Some(name) => format!("provider \"{}\"", names::display(name)),
-        None => "[[provider]]".to_owned(),
-    };
-    let table = table.titled(title);
-
+fn read_one(table: &Section<'_>, environment: &Environment) -> Result<ProviderConfig> {
     type Read = fn(&Account<'_>) -> Result<ProviderKind>;
     let kinds: [(&str, (&[&str], Read)); 5] = [
         ("atlas", (ATLAS, |account| account.atlas())),
@@ -112,8 +110,8 @@ fn read_one(table: Section<'_>, environment: &Environment) -> Result<ProviderCon
     table.allow_only(&[COMMON, keys])?;
 
     let account = Account {
-        allow_http: optional(&table, "allow_http", |entry| entry.boolean())?.unwrap_or(false),
-        table: &table,
+        allow_http: optional(table, "allow_http", |entry| entry.boolean())?.unwrap_or(false),
+        table,
         environment,
     };
     Ok(ProviderConfig {
@@ -385,74 +383,4 @@ fn optional<'a, T>(
     read: impl FnOnce(&Entry<'_, 'a>) -> Result<T>,
 ) -> Result<Option<T>> {
     table.get(key).map(|entry| read(&entry)).transpose()
-}
-
-/// A base address without slashes at the end of its path; or what is wrong with it, without
-/// repeating it: it may hold a password.
-fn base_address(text: &str, allow_http: bool) -> Result<Url, &'static str> {
-    let mut url =
-        Url::parse(text).map_err(|_| "expected an address such as `https://host[:port]`")?;
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_http => {}
-        "http" => return Err("plain http needs `allow_http = true` for this provider"),
-        _ => return Err("expected an https address"),
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err("the address has no host");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("the address must not hold a user name or password");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("the address must end with its path: no `?` or `#`");
-    }
-    let path = url.path().trim_end_matches('/').to_owned();
-    url.set_path(&path);
-    Ok(url)
-}
-
-/// A bucket or region: it becomes part of a host name.
-fn host_part(entry: &Entry<'_, '_>) -> Result<String> {
-    let text = entry.filled_text()?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if !text.chars().all(fits) {
-        return Err(entry.error("expected only letters, digits, `-`, `.` and `_`"));
-    }
-    Ok(text.to_owned())
-}
-
-fn layout(entry: &Entry<'_, '_>) -> Result<String> {
-    let layout = entry.filled_text()?;
-    let mut rest = layout.to_owned();
-    for (part, needed) in [("{instance}", true), ("{backup}", true), ("{shard}", false)] {
-        match rest.matches(part).count() {
-            0 if !needed => {}
-            1 => rest = rest.replacen(part, "", 1),
-            _ => {
-                return Err(entry.error(
-                    "expected `{instance}` and `{backup}` once each, and `{shard}` at most once",
-                ));
-            }
-        }
-    }
-    if rest.contains(['{', '}']) {
-        return Err(entry.error("only `{instance}`, `{backup}` and `{shard}` are known"));
-    }
-    Ok(layout.to_owned())
-}
-
-/// An option of a store. All of them are kept as secrets; one whose name says that it is one must
-/// not stand as plain text in a file that others can read.
-fn bucket_option(entry: &Entry<'_, '_>, environment: &Environment) -> Result<Secret> {
-    const PRIVATE: [&str; 6] = ["secret", "token", "password", "credential", "key", "sas"];
-    let text = match entry.value() {
-        DeValue::String(text) if !PRIVATE.iter().any(|word| entry.key().contains(word)) => {
-            text.to_string()
-        }
-        DeValue::Boolean(value) => value.to_string(),
-        DeValue::Integer(value) => value.to_string(),
-        _ => return secrets::resolve(entry, environment),
-    };
-    Ok(Secret::new(text))
 }
