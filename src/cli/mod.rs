@@ -5,6 +5,8 @@
 //! one place that reads the process environment.
 
 mod config;
+mod mount;
+mod unmount;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -58,6 +60,10 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Mount the backups and serve them until unmounted
+    Mount(mount::Args),
+    /// End a mount and wait for its process
+    Unmount(unmount::Args),
     /// Check, show or find the configuration
     Config(config::Args),
 }
@@ -66,12 +72,15 @@ impl Command {
     /// What is logged unless the user says otherwise.
     fn log_level(&self) -> LogLevel {
         match self {
-            Command::Config(_) => LogLevel::Warn,
+            Command::Mount(_) => LogLevel::Info,
+            Command::Unmount(_) | Command::Config(_) => LogLevel::Warn,
         }
     }
 
     fn run(self, context: &Context) -> Result<Exit> {
         match self {
+            Command::Mount(args) => mount::run(context, args),
+            Command::Unmount(args) => unmount::run(args),
             Command::Config(args) => config::run(context, args),
         }
     }

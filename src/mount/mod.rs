@@ -1,1 +1,221 @@
 //! Life of a mount: preflight, start, signals, unmount.
+//!
+//! A mount either becomes ready and says so, or fails with one line and leaves nothing behind. It
+//! ends by a signal or by anybody's unmount; if the process dies instead, the mountpoint answers
+//! ENOTCONN rather than look like an empty directory.
+
+mod hardening;
+mod mountinfo;
+mod preflight;
+mod unmount;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use self::preflight::Machine;
+pub use self::unmount::unmount;
+use self::unmount::{Detached, GRACE, detach};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::fs::Fs;
+use crate::fuse::{FuseOptions, Session};
+
+/// How long files that were open are served after a lazy unmount.
+const LINGER: Duration = Duration::from_secs(3);
+/// How long flushing the cache may take.
+const FLUSH: Duration = Duration::from_secs(2);
+/// How long threads may take to come home.
+const HOME: Duration = Duration::from_secs(1);
+/// What the kernel reads ahead, in KiB: as much as it asks for at once.
+const READ_AHEAD_KIB: &str = "1024";
+
+/// Mounts at `mountpoint` and serves until unmounted, by a signal or by anyone. Says on stdout
+/// when it is ready. Makes the process's runtime; nothing else may run in it.
+pub fn run(config: &Config, mountpoint: &Path) -> Result<()> {
+    let place = preflight::check(&config.mount, mountpoint, &Machine::this())?;
+    hardening::harden();
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mount = Mount::at(place, config)?;
+        announce(&mount.mountpoint, config.providers.len());
+        mount.serve(&mut signals).await
+    });
+    runtime.shutdown_timeout(HOME);
+    result
+}
+
+/// The runtime that everything below the adapter runs on.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| environment("cannot start threads", error))
+}
+
+fn environment(words: &str, error: io::Error) -> Error {
+    Error::new(Kind::Environment, words).with_source(error)
+}
+
+fn announce(mountpoint: &Path, providers: usize) {
+    let plural = if providers == 1 { "" } else { "s" };
+    let mut stdout = io::stdout().lock();
+    // A closed stdout is no reason not to serve.
+    let _ = writeln!(
+        stdout,
+        "mongo-backupfs: {} is ready ({providers} provider{plural})",
+        mountpoint.display()
+    )
+    .and_then(|()| stdout.flush());
+}
+
+/// A mounted filesystem.
+#[derive(Debug)]
+pub struct Mount {
+    fs: Fs,
+    session: Session,
+    mountpoint: PathBuf,
+}
+
+impl Mount {
+    /// Mounts at `mountpoint`; ready when this returns. Asks no provider anything. Must be called
+    /// within a tokio runtime, and blocks for as long as mounting takes.
+    pub fn start(config: &Config, mountpoint: &Path) -> Result<Self> {
+        let place = preflight::check(&config.mount, mountpoint, &Machine::this())?;
+        Mount::at(place, config)
+    }
+
+    fn at(mountpoint: PathBuf, config: &Config) -> Result<Self> {
+        let options = FuseOptions {
+            allow_other: config.mount.allow_other,
+            op_timeout: config.mount.op_timeout,
+            open_timeout: config
+                .mount
+                .task_wait
+                .saturating_add(config.mount.op_timeout),
+        };
+        let fs = Fs::open(config, Arc::new(SystemClock))?;
+        let session = Session::mount(fs.clone(), &mountpoint, &options, Handle::current())?;
+        raise_read_ahead(&mountpoint);
+        Ok(Mount {
+            fs,
+            session,
+            mountpoint,
+        })
+    }
+
+    /// Serves until unmounted by anyone, or until SIGTERM or SIGINT, upon which it unmounts.
+    pub async fn serve(mut self, signals: &mut Signals) -> Result<()> {
+        tokio::select! {
+            ended = self.session.ended() => {
+                tracing::info!("unmounted");
+                self.flush().await;
+                return ended;
+            }
+            () = signals.terminated() => tracing::info!("unmounting"),
+        }
+        let mountpoint = self.mountpoint.clone();
+        tokio::select! {
+            stopped = self.stop() => stopped,
+            () = signals.terminated() => {
+                // Best effort: who asks twice does not want to wait.
+                let _ = detach(&mountpoint, Duration::ZERO);
+                std::process::exit(signals.exit_code());
+            }
+        }
+    }
+
+    /// Unmounts: ends all waits, detaches lazily if files stay open, serves those a little longer,
+    /// and flushes the cache. Takes less than ten seconds.
+    pub async fn stop(mut self) -> Result<()> {
+        self.session.stop_waiting();
+        let mountpoint = self.mountpoint.clone();
+        let detached = spawn_blocking(move || detach(&mountpoint, GRACE))
+            .await
+            .map_err(|_| Error::new(Kind::Internal, "unmounting ended by a bug"))?;
+        if let Ok(Detached::Lazily) = detached {
+            tracing::warn!("files are still open: detached, they are served {LINGER:?} longer");
+        }
+        let ended = match &detached {
+            Ok(_) => timeout(LINGER, self.session.ended())
+                .await
+                .unwrap_or(Ok(())),
+            Err(_) => Ok(()),
+        };
+        self.flush().await;
+        detached.and(ended)
+    }
+
+    async fn flush(&self) {
+        if timeout(FLUSH, self.fs.stop()).await.is_err() {
+            tracing::warn!("the cache was not flushed in time: what is missing is fetched again");
+        }
+    }
+}
+
+/// Sequential reads through the page cache ask for as much at a time as the mount's own device
+/// says; only root may change that.
+fn raise_read_ahead(mountpoint: &Path) {
+    let raised = mountinfo::mount_at(mountpoint).ok().flatten().map(|entry| {
+        let device = entry.device;
+        fs::write(
+            format!("/sys/class/bdi/{device}/read_ahead_kb"),
+            READ_AHEAD_KIB,
+        )
+    });
+    if !matches!(raised, Some(Ok(()))) {
+        tracing::debug!("the kernel's read-ahead stays as it is");
+    }
+}
+
+/// The signals that a mount listens to, from the moment this is made.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    last: SignalKind,
+}
+
+impl Signals {
+    /// Listens from now on. Must be called within a tokio runtime.
+    pub fn new() -> Result<Self> {
+        let listen =
+            |kind| signal(kind).map_err(|error| environment("cannot listen to signals", error));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+            last: SignalKind::terminate(),
+        })
+    }
+
+    /// Resolves at SIGTERM or SIGINT. SIGHUP, also that of a closed terminal, ends nothing.
+    pub async fn terminated(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => self.last = SignalKind::terminate(),
+                _ = self.interrupt.recv() => self.last = SignalKind::interrupt(),
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: the configuration is read when mounting, not now");
+                    continue;
+                }
+            }
+            return;
+        }
+    }
+
+    /// What a process ended by the last signal exits with.
+    fn exit_code(&self) -> i32 {
+        128 + self.last.as_raw_value()
+    }
+}
