@@ -1,0 +1,134 @@
+//! How the simulated Atlas behaves where the real one differs between accounts and times, or where
+//! nobody outside knows; the defaults are what is documented.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use super::limits::Limits;
+
+/// The settings. As JSON, durations are whole milliseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Knobs {
+    /// Whether the legacy API (`/api/atlas/v1.0`) is served.
+    pub v1: bool,
+    /// Whether the versioned API (`/api/atlas/v2`) is served.
+    pub v2: bool,
+    /// What becomes of the shared tier's backup endpoints.
+    pub tenant_api: TenantApi,
+    /// Whether the keys may ask for downloads (Project Owner) or only look (Project Read Only).
+    pub may_download: bool,
+    /// From the request of a download to its link.
+    #[serde(with = "millis")]
+    pub task_time: SignedDuration,
+    /// From the request of a shared tier download to its `expirationDate`.
+    #[serde(with = "millis")]
+    pub download_life: SignedDuration,
+    /// From the readiness of a dedicated cluster's download to its `expiresAt`.
+    #[serde(with = "millis")]
+    pub delivery_life: SignedDuration,
+    /// How long one signed link lives; never longer than its download, which is the default.
+    #[serde(with = "optional_millis")]
+    pub link_life: Option<SignedDuration>,
+    /// Whether asking for a download again signs its link anew; otherwise the first link stays.
+    pub resign: bool,
+    /// After this long a nonce is stale; by default never.
+    #[serde(with = "optional_millis")]
+    pub nonce_life: Option<SignedDuration>,
+    /// Whether a nonce count may be used only once.
+    pub refuse_reused_counts: bool,
+    /// The life of a service account's token.
+    #[serde(with = "millis")]
+    pub token_life: SignedDuration,
+    /// The token buckets of the rate limits.
+    pub limits: Limits,
+}
+
+/// What the shared tier's backup endpoints answer. They were retired in January 2026.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantApi {
+    /// As documented before.
+    Served,
+    /// 404, as for any unknown path.
+    NotFound,
+    /// 410 `VERSION_GONE`.
+    Gone,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Knobs {
+            v1: true,
+            v2: true,
+            tenant_api: TenantApi::Served,
+            may_download: true,
+            task_time: SignedDuration::ZERO,
+            download_life: SignedDuration::from_hours(4),
+            delivery_life: SignedDuration::from_hours(1),
+            link_life: None,
+            resign: true,
+            nonce_life: None,
+            refuse_reused_counts: false,
+            token_life: SignedDuration::from_hours(1),
+            limits: Limits::default(),
+        }
+    }
+}
+
+mod millis {
+    use jiff::SignedDuration;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &SignedDuration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(i64::try_from(value.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SignedDuration, D::Error> {
+        i64::deserialize(deserializer).map(SignedDuration::from_millis)
+    }
+}
+
+mod optional_millis {
+    use jiff::SignedDuration;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<SignedDuration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value
+            .map(|value| i64::try_from(value.as_millis()).unwrap_or(i64::MAX))
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SignedDuration>, D::Error> {
+        Ok(Option::<i64>::deserialize(deserializer)?.map(SignedDuration::from_millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knobs_are_written_as_json() {
+        let text = r#"{"tenant_api":"gone","task_time":1500,"link_life":2000,"resign":false}"#;
+        let knobs: Knobs = serde_json::from_str(text).unwrap();
+        assert_eq!(knobs.tenant_api, TenantApi::Gone);
+        assert_eq!(knobs.task_time, SignedDuration::from_millis(1500));
+        assert_eq!(knobs.link_life, Some(SignedDuration::from_secs(2)));
+        assert_eq!(knobs.download_life, SignedDuration::from_hours(4));
+        let again = serde_json::to_value(&knobs).unwrap();
+        assert_eq!(again["task_time"], 1500);
+        assert_eq!(again["nonce_life"], serde_json::Value::Null);
+        assert!(serde_json::from_str::<Knobs>(r#"{"v3":true}"#).is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! The bill: what the clients of the simulated clouds asked for and what it would have cost.
+//!
+//! A [`Meter`] is shared by every host; [`Bill`] is a copy of its counters at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// Counters since the start, or since the last reset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Bill {
+    /// Download tasks that came to be: the only thing that costs money.
+    pub tasks_created: u64,
+    /// Authenticated API calls by kind (`clusters`, `tenant_snapshots`, `tenant_download` …).
+    pub calls: BTreeMap<String, u64>,
+    /// API requests by method and status (`GET 200`), challenges included; `GET cut` when the
+    /// connection was cut instead of an answer.
+    pub api_requests: BTreeMap<String, u64>,
+    /// Data requests by method and status (`GET 206`).
+    pub data_requests: BTreeMap<String, u64>,
+    /// Body bytes handed to connections of the data host, those of error documents included.
+    pub bytes_served: u64,
+    /// Signed links made.
+    pub links_signed: u64,
+    /// Those of them made because a finished task was asked for again.
+    pub link_refreshes: u64,
+    /// Uses of a link after its time.
+    pub expired_link_uses: u64,
+    /// Uses of a link whose signature does not fit the request.
+    pub forged_link_uses: u64,
+    /// Connections accepted, over all hosts.
+    pub connections: u64,
+    /// Faults that took effect.
+    pub faults: u64,
+}
+
+impl Bill {
+    /// Calls of `kind`.
+    pub fn calls(&self, kind: &str) -> u64 {
+        self.calls.get(kind).copied().unwrap_or(0)
+    }
+
+    /// Data requests of every method and status.
+    pub fn data_requests(&self) -> u64 {
+        self.data_requests.values().sum()
+    }
+
+    /// API requests of every method and status.
+    pub fn api_requests(&self) -> u64 {
+        self.api_requests.values().sum()
+    }
+}
+
+/// The shared counters.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meter(Arc<Mutex<Bill>>);
+
+impl Meter {
+    /// The counters, for a short update or a copy.
+    pub(super) fn bill(&self) -> MutexGuard<'_, Bill> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call of `kind`.
+    pub(super) fn call(&self, kind: &str) {
+        *self.bill().calls.entry(kind.to_owned()).or_default() += 1;
+    }
+}
