@@ -97,6 +97,7 @@ fn parameters(mut text: &str) -> Option<HashMap<String, String>> {
             return Some(found);
         }
         let (name, rest) = text.split_once('=')?;
+        let rest = rest.trim_start();
         let (value, rest) = match rest.strip_prefix('"') {
             Some(quoted) => unquote(quoted)?,
             None => {
