@@ -397,3 +397,6 @@ fn slice(content: &Bytes, offset: u64, len: u32) -> Bytes {
 fn stopping() -> Error {
     Error::new(Kind::Stopping, "the mount is shutting down")
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) creates: Option<Task>,
     /// Where links lead.
     pub(crate) url: String,
+    /// The artifact of the task with this id is gone, whatever polls say.
+    pub(crate) gone: Option<String>,
 }
 
 impl Fake {
@@ -174,11 +176,14 @@ impl Provider for Fake {
         task.ok_or_else(|| Error::new(Kind::Expired, "no such task"))
     }
 
-    async fn link(&self, _of: &ShardRef, _file: &RemoteFile, _task: Option<&Task>) -> Result<Link> {
+    async fn link(&self, _of: &ShardRef, _file: &RemoteFile, task: Option<&Task>) -> Result<Link> {
         self.links.fetch_add(1, Ordering::SeqCst);
+        let state = self.state();
+        if state.gone.is_some() && state.gone.as_ref() == task.map(|task| &task.id) {
+            return Err(Error::new(Kind::Expired, "the artifact is gone"));
+        }
         Ok(Link {
-            url: SafeUrl::parse(&self.state().url)
-                .map_err(|why| Error::new(Kind::Protocol, why))?,
+            url: SafeUrl::parse(&state.url).map_err(|why| Error::new(Kind::Protocol, why))?,
             headers: Vec::new(),
             expires: None,
             mode: LinkMode::Ranged,

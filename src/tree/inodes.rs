@@ -71,8 +71,9 @@ type Numbering = fn(parent: u64, name: &str, salt: u32) -> u64;
 #[derive(Debug)]
 pub(super) struct Inodes {
     slots: HashMap<u64, Slot>,
-    /// Names that could not have their first number; nearly always empty.
-    displaced: HashMap<(u64, Box<str>), u64>,
+    /// By parent: names that have another number than their first, because it is fixed or the
+    /// first was taken.
+    displaced: HashMap<u64, HashMap<Box<str>, u64>>,
     generations: u64,
     numbering: Numbering,
 }
@@ -93,14 +94,16 @@ impl Inodes {
         let fixed = table.next_generation();
         table.put(ROOT, ROOT, "", Node::Root, fixed);
         table.put(META, ROOT, META_NAME, Node::Meta, fixed);
+        table.displace(META, ROOT, META_NAME);
         let mut documents = Vec::new();
-        for (ino, sketch) in (META + 1..).zip(node::documents()) {
-            table.put(ino, META, &sketch.name, sketch.node.clone(), fixed);
+        for (ino, Sketch { name, node, .. }) in (META + 1..).zip(node::documents()) {
+            table.put(ino, META, &name, node.clone(), fixed);
+            table.displace(ino, META, &name);
             documents.push(Child {
                 parent: META,
-                name: sketch.name,
+                name,
                 ino,
-                node: sketch.node,
+                node,
             });
         }
         debug_assert!(META + (MetaFile::ALL.len() as u64) < RESERVED);
@@ -285,8 +288,11 @@ impl Inodes {
         let Some(slot) = self.slots.remove(&ino) else {
             return;
         };
-        if !self.displaced.is_empty() {
-            self.displaced.remove(&(slot.parent, slot.name));
+        if let Some(siblings) = self.displaced.get_mut(&slot.parent) {
+            siblings.remove(&slot.name);
+            if siblings.is_empty() {
+                self.displaced.remove(&slot.parent);
+            }
         }
         let contents = slot.contents.iter();
         for children in contents.flat_map(|contents| contents.directories.values()) {
@@ -313,9 +319,8 @@ impl Inodes {
 
     /// The number of `name` in `parent`: the one it has, or a free one for it.
     fn number(&mut self, parent: u64, name: &str) -> u64 {
-        if !self.displaced.is_empty()
-            && let Some(&ino) = self.displaced.get(&(parent, Box::from(name)))
-        {
+        let displaced = self.displaced.get(&parent);
+        if let Some(&ino) = displaced.and_then(|siblings| siblings.get(name)) {
             return ino;
         }
         let mut salt = 0;
@@ -325,13 +330,18 @@ impl Inodes {
                 Some(slot) if slot.parent == parent && *slot.name == *name => return ino,
                 None if ino >= RESERVED => {
                     if salt > 0 {
-                        self.displaced.insert((parent, name.into()), ino);
+                        self.displace(ino, parent, name);
                     }
                     return ino;
                 }
                 _ => salt += 1,
             }
         }
+    }
+
+    fn displace(&mut self, ino: u64, parent: u64, name: &str) {
+        let siblings = self.displaced.entry(parent).or_default();
+        siblings.insert(name.into(), ino);
     }
 
     fn next_generation(&mut self) -> u64 {
@@ -488,7 +498,7 @@ mod tests {
         table.install(ROOT, vec![entry("b")]);
         assert_eq!(table.number(ROOT, "b"), number);
         table.install(ROOT, Vec::new());
-        assert!(table.displaced.is_empty());
+        assert!(!table.displaced[&ROOT].contains_key("b"));
     }
 
     /// Numbers must not change from one release to the next: incremental backup tools compare them.

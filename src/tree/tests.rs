@@ -313,6 +313,13 @@ async fn the_documents_are_found_by_name_and_not_listed() {
     let status = tree.resolve("/.backupfs/status.json").await.unwrap();
     assert_eq!(tree.path(status.ino), "/.backupfs/status.json");
     assert!(matches!(status.node, Node::MetaFile(MetaFile::Status)));
+    let meta = tree.lookup(ROOT, ".backupfs").await.unwrap();
+    let looked_up = tree.lookup(meta.ino, "status.json").await.unwrap();
+    assert_eq!(looked_up.ino, status.ino);
+    for ino in [status.ino, meta.ino] {
+        tree.forget(ino, 1);
+        assert!(tree.node(ino).is_ok(), "what is fixed stays");
+    }
     let missing = tree.resolve("/.backupfs/nothing").await.unwrap_err();
     assert_eq!(missing.kind(), Kind::NotFound);
 }
