@@ -469,3 +469,339 @@ impl fmt::Debug for Inner {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicI64};
+
+    use futures::future::join_all;
+    use proptest::prelude::*;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::LinkMode;
+    use crate::secret::SafeUrl;
+
+    fn epoch() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    /// Follows tokio's clock, off by some seconds.
+    struct Wall {
+        start: Instant,
+        off: AtomicI64,
+    }
+
+    impl Clock for Wall {
+        fn now(&self) -> Timestamp {
+            let off = SignedDuration::from_secs(self.off.load(Ordering::SeqCst));
+            epoch() + self.start.elapsed() + off
+        }
+    }
+
+    /// A provider whose links live `life`, by the true clock, and differ unless `repeats`.
+    #[derive(Debug)]
+    struct Issuer {
+        start: Instant,
+        asked: AtomicU64,
+        life: Option<Duration>,
+        repeats: AtomicBool,
+        down: AtomicBool,
+        slow: Duration,
+    }
+
+    #[async_trait]
+    impl LinkSource for Arc<Issuer> {
+        async fn fresh(&self) -> Result<Link> {
+            sleep(self.slow).await;
+            let number = self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.down.load(Ordering::SeqCst) {
+                return Err(Error::new(Kind::Unavailable, "no links today"));
+            }
+            let number = match self.repeats.load(Ordering::SeqCst) {
+                true => 0,
+                false => number,
+            };
+            Ok(Link {
+                url: SafeUrl::parse(&format!("https://store/key?n={number}")).unwrap(),
+                headers: Vec::new(),
+                expires: self.life.map(|life| epoch() + self.start.elapsed() + life),
+                mode: LinkMode::Ranged,
+            })
+        }
+    }
+
+    impl Issuer {
+        fn asked(&self) -> u64 {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    fn issuer(life: Option<u64>) -> Issuer {
+        Issuer {
+            start: Instant::now(),
+            asked: AtomicU64::new(0),
+            life: life.map(Duration::from_secs),
+            repeats: AtomicBool::new(false),
+            down: AtomicBool::new(false),
+            slow: Duration::from_millis(10),
+        }
+    }
+
+    fn links(issuer: Issuer) -> (Arc<Links>, Arc<Issuer>, Arc<Wall>) {
+        let issuer = Arc::new(issuer);
+        let wall = Arc::new(Wall {
+            start: Instant::now(),
+            off: AtomicI64::new(0),
+        });
+        let clock: SharedClock = wall.clone();
+        (
+            Arc::new(Links::new(Arc::clone(&issuer), clock)),
+            issuer,
+            wall,
+        )
+    }
+
+    /// Two refusals in a row of links that are no longer young.
+    async fn refuse_twice(links: &Links) -> Result<Lease> {
+        let first = links.lease().await?;
+        let second = links.refused(&first, Refusal::Denied).await?;
+        advance(RIPE).await;
+        links.refused(&second, Refusal::Denied).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_share_one_link_and_one_request_for_it() {
+        let (links, issuer, _) = links(issuer(Some(14_400)));
+        let leases = join_all((0..32).map(|_| links.lease())).await;
+        for lease in leases {
+            assert_eq!(lease.unwrap().generation, 1);
+        }
+        advance(Duration::from_secs(14_000)).await;
+        assert_eq!(links.lease().await.unwrap().generation, 1);
+        assert_eq!((issuer.asked(), links.refreshes()), (1, 0));
+        assert_eq!(
+            links.expires(),
+            Some(epoch() + Duration::from_millis(14_400_010))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_is_renewed_ahead_while_it_still_serves() {
+        let (links, issuer, _) = links(issuer(Some(1000)));
+        links.lease().await.unwrap();
+        advance(Duration::from_secs(971)).await;
+        let before = Instant::now();
+        assert_eq!(links.lease().await.unwrap().generation, 1, "not waited for");
+        assert_eq!(links.lease().await.unwrap().generation, 1);
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(links.lease().await.unwrap().generation, 2);
+        assert_eq!((issuer.asked(), links.refreshes()), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_35_links_that_live_two_seconds_are_renewed_once_per_life() {
+        let (links, issuer, _) = links(issuer(Some(2)));
+        let mut generations = 0;
+        for _ in 0..200 {
+            let lease = links.lease().await.unwrap();
+            let left = lease
+                .link
+                .expires
+                .unwrap()
+                .duration_since(epoch() + issuer.start.elapsed());
+            assert!(left > SignedDuration::ZERO, "an expired link was given");
+            links.worked(&lease);
+            generations = lease.generation;
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(
+            (10..=11).contains(&generations),
+            "{generations} links in 20 s"
+        );
+        assert_eq!(links.refreshes(), generations - 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_36_ranges_that_meet_one_refusal_cause_one_refresh() {
+        let (links, issuer, _) = links(issuer(None));
+        let lease = links.lease().await.unwrap();
+        links.worked(&lease);
+        let renewed = join_all((0..32).map(|_| links.refused(&lease, Refusal::Denied))).await;
+        for renewed in renewed {
+            assert_eq!(renewed.unwrap().generation, 2);
+        }
+        let late = links.refused(&lease, Refusal::Denied).await.unwrap();
+        assert_eq!(
+            late.generation, 2,
+            "an older generation gets the current link"
+        );
+        assert_eq!((issuer.asked(), links.refreshes()), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_survives_its_waiters() {
+        let (links, issuer, _) = links(issuer(None));
+        for _ in 0..3 {
+            let waiting = tokio::time::timeout(Duration::from_millis(2), links.lease());
+            assert!(waiting.await.is_err());
+        }
+        assert_eq!(links.lease().await.unwrap().generation, 1);
+        assert_eq!(issuer.asked(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_refresh_is_told_to_all_and_forgotten() {
+        let (links, issuer, _) = links(issuer(Some(100)));
+        issuer.down.store(true, Ordering::SeqCst);
+        for failed in join_all((0..8).map(|_| links.lease())).await {
+            let error = failed.unwrap_err();
+            assert_eq!(error.kind(), Kind::Unavailable);
+            assert_eq!(error.to_string(), "no links today");
+        }
+        assert_eq!(issuer.asked(), 1);
+        issuer.down.store(false, Ordering::SeqCst);
+        links.lease().await.unwrap();
+        assert_eq!(links.refreshes(), 0, "there was no link before");
+
+        // Near its end a link outlasts a provider that is down, and is asked for thrice at most.
+        issuer.down.store(true, Ordering::SeqCst);
+        advance(Duration::from_secs(91)).await;
+        for _ in 0..80 {
+            links.lease().await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+        let ahead = issuer.asked() - 2;
+        assert!((2..=6).contains(&ahead), "asked {ahead} times");
+        advance(Duration::from_secs(2)).await;
+        assert_eq!(links.lease().await.unwrap_err().kind(), Kind::Unavailable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_37_a_second_refusal_of_a_fresh_link_is_about_permission() {
+        let (links, _, _) = links(issuer(Some(14_400)));
+        let error = refuse_twice(&links).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Credentials, "{error}");
+        let words = error.to_string();
+        for cause in ["address", "clock", "key"] {
+            assert!(words.contains(cause), "{words}");
+        }
+        // Others with the same link hear the same; who comes later gets a fresh link.
+        let same = Lease {
+            generation: 2,
+            ..links.lease().await.unwrap()
+        };
+        let lease = links.lease().await.unwrap();
+        assert_eq!(lease.generation, 3);
+        assert_eq!(
+            links
+                .refused(&same, Refusal::Denied)
+                .await
+                .unwrap()
+                .generation,
+            3
+        );
+        links.worked(&lease);
+        let renewed = links.refused(&lease, Refusal::Denied).await.unwrap();
+        assert_eq!(renewed.generation, 4, "a success starts the count anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_38_nothing_newer_and_its_time_over_is_expired() {
+        let (repeating, issuer_, _) = links(issuer(None));
+        issuer_.repeats.store(true, Ordering::SeqCst);
+        let error = refuse_twice(&repeating).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Expired, "{error}");
+
+        // The same address although it says to live on: never accepted, so not for us.
+        let (repeating, issuer_, _) = links(issuer(Some(14_400)));
+        issuer_.repeats.store(true, Ordering::SeqCst);
+        let error = refuse_twice(&repeating).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Credentials, "{error}");
+
+        // Accepted once, now not, and nothing newer.
+        let (repeating, issuer_, _) = links(issuer(Some(14_400)));
+        issuer_.repeats.store(true, Ordering::SeqCst);
+        let lease = repeating.lease().await.unwrap();
+        repeating.worked(&lease);
+        let error = refuse_twice(&repeating).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Expired, "{error}");
+
+        // The place is empty.
+        let (gone, _, _) = links(issuer(Some(14_400)));
+        let first = gone.lease().await.unwrap();
+        let second = gone.refused(&first, Refusal::Gone).await.unwrap();
+        let error = gone.refused(&second, Refusal::Gone).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Expired, "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_40_a_link_that_is_not_valid_yet_is_tried_again_once() {
+        let (links, issuer, _) = links(issuer(Some(14_400)));
+        let first = links.lease().await.unwrap();
+        let second = links.refused(&first, Refusal::Denied).await.unwrap();
+        let start = Instant::now();
+        let again = join_all((0..8).map(|_| links.refused(&second, Refusal::Denied))).await;
+        assert_eq!(start.elapsed().as_secs(), 5);
+        let ripe = again.into_iter().next().unwrap().unwrap();
+        assert_eq!(ripe.generation, 3);
+        assert_eq!(ripe.link.url, second.link.url, "the same link");
+        assert_eq!((issuer.asked(), links.refreshes()), (2, 1));
+        let error = links.refused(&ripe, Refusal::Denied).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Credentials);
+        assert_eq!(start.elapsed().as_secs(), 5, "one wait only");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_39_expiry_is_compared_with_the_hosts_clock() {
+        for off in [600i64, -600] {
+            let (links, issuer, wall) = links(issuer(Some(60)));
+            wall.off.store(off, Ordering::SeqCst);
+            for _ in 0..600 {
+                let lease = links.lease().await.unwrap();
+                let true_now = epoch() + issuer.start.elapsed();
+                links.observe_date(true_now);
+                links.worked(&lease);
+                assert!(lease.link.expires.unwrap() > true_now, "off by {off}");
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert!(
+                (10..=12).contains(&issuer.asked()),
+                "off by {off}: {}",
+                issuer.asked()
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn case_39_a_jump_of_the_clock_checks_the_link_once() {
+        let (links, issuer, wall) = links(issuer(Some(14_400)));
+        links.lease().await.unwrap();
+        wall.off.store(-3600, Ordering::SeqCst);
+        for _ in 0..10 {
+            links.lease().await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(issuer.asked(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn margins_are_short_and_within_life(
+            life in 1i64..1_000_000, at in 0i64..1_100_000
+        ) {
+            let obtained = epoch();
+            let time = |millis| obtained + SignedDuration::from_millis(millis);
+            match standing(Some(time(life)), obtained, time(at)) {
+                Standing::Good => prop_assert!(at < life),
+                Standing::Ending { left } => {
+                    prop_assert_eq!(left.as_millis() as i64, life - at);
+                    prop_assert!(left.as_millis() as i64 <= (life / 10 + 1).min(30_000));
+                }
+                Standing::Over => prop_assert!(at >= life),
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! each, so none waits behind another's lost packet or flow-control window.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -283,25 +284,31 @@ fn headers(
     Ok(headers)
 }
 
-/// A request that got no answer. A certificate that is not accepted stays so.
+/// A request that got no answer. A certificate that is not accepted stays so; a head that is not
+/// HTTP, or longer than any honest one, is an answer that the protocol does not allow.
 fn unsent(error: reqwest::Error) -> Error {
     let error = error.without_url();
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    let mut untrusted = false;
-    while let Some(at) = cause {
-        untrusted |= at
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
-        cause = at.source();
-    }
-    let (kind, words) = match (error.is_connect(), untrusted) {
-        (true, true) => (
+    let causes = || {
+        let first: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        std::iter::successors(first, |cause| cause.source())
+    };
+    // What TLS does not accept is invalid data, wrapped once more by the connector.
+    let is_invalid = |outer: &io::Error| {
+        let inner = outer.get_ref().and_then(|inner| inner.downcast_ref());
+        let kind = inner.unwrap_or(outer).kind();
+        kind == io::ErrorKind::InvalidData
+    };
+    let untrusted = causes().any(|cause| cause.downcast_ref().is_some_and(is_invalid));
+    let garbled = causes().any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse));
+    let (kind, words) = match error.is_connect() {
+        true if untrusted => (
             Kind::Protocol,
             "no secure connection to the store; if it has its own certificate authority, set \
              ca_file",
         ),
-        (true, false) => (Kind::Unreachable, "the store cannot be reached"),
-        (false, _) => (
+        true => (Kind::Unreachable, "the store cannot be reached"),
+        false if garbled => (Kind::Protocol, "the store's answer has no proper head"),
+        false => (
             Kind::Unreachable,
             "the store broke off before it had answered",
         ),

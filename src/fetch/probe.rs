@@ -183,3 +183,87 @@ fn digest(headers: &HeaderMap) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_from_content_disposition() {
+        let table = [
+            ("attachment; filename=dump.gz", Some("dump.gz")),
+            ("attachment; filename=\"a b;c.gz\"", Some("a b;c.gz")),
+            ("attachment; filename=\"a\\\"b.gz\"", Some("a\"b.gz")),
+            ("attachment;FileName = dump.gz ; x=y", Some("dump.gz")),
+            (
+                "attachment; filename=\"x\"; filename*=UTF-8''%e5%a4%87%e4%bb%bd.gz",
+                Some("备份.gz"),
+            ),
+            (
+                "attachment; filename*=latin1'en'x.gz; filename=y.gz",
+                Some("y.gz"),
+            ),
+            ("attachment; filename=\"../../etc/passwd\"", Some("passwd")),
+            ("attachment; filename*=UTF-8''..%2F..", None),
+            ("attachment; filename=\"\"", None),
+            ("attachment", None),
+            ("filename=not-a-parameter", None),
+        ];
+        for (value, want) in table {
+            assert_eq!(disposition_name(value).as_deref(), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn names_from_paths_are_file_names_not_tokens() {
+        let name = |text| path_name(&Url::parse(text).unwrap());
+        let table = [
+            ("https://h/bucket/a%20b.tgz?sig=x", Some("a b.tgz")),
+            ("https://h/bucket/dir%2Fb.tgz", Some("b.tgz")),
+            (
+                "https://h/s3cr3t/restore-1.tar.gz",
+                Some("restore-1.tar.gz"),
+            ),
+            ("https://h/bucket/0f1e2d3c4b5a", None),
+            ("https://h/bucket/%2e%2e", None),
+            ("https://h/", None),
+        ];
+        for (url, want) in table {
+            assert_eq!(name(url).as_deref(), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_digests_of_the_whole_file_are_kept() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, http::HeaderValue::from_static(value))
+            });
+            digest(&pairs.collect())
+        };
+        let crc = Some("crc64ecma:17".to_owned());
+        assert_eq!(of(&[("x-oss-hash-crc64ecma", "17")]), crc);
+        assert_eq!(of(&[("x-cos-hash-crc64ecma", "17")]), crc);
+        assert_eq!(of(&[("content-md5", "rL0Y20zC+Fzt72VPzMSk2A==")]), None);
+        let sha = ("x-amz-checksum-sha256", "abc=");
+        assert_eq!(of(&[sha]), None);
+        assert_eq!(of(&[sha, ("x-amz-checksum-type", "COMPOSITE")]), None);
+        assert_eq!(
+            of(&[sha, ("x-amz-checksum-type", "FULL_OBJECT")]),
+            Some("sha256:abc=".to_owned())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn names_never_leave_their_directory(value in ".{0,80}") {
+            for name in disposition_name(&value).iter().chain(&file_name(&value)) {
+                prop_assert!(!name.contains(['/', '\\']) && name != "." && name != "..");
+                prop_assert!(!name.chars().any(char::is_control) && !name.is_empty());
+            }
+        }
+    }
+}

@@ -200,6 +200,13 @@ mod tests {
         assert!(check_link(&link("https://u:p@h/x"), true).is_err());
     }
 
+    #[tokio::test]
+    async fn case_27_a_name_for_a_local_address_is_no_way_in() {
+        let resolved = PublicNames.resolve("localhost".parse().unwrap()).await;
+        let words = resolved.err().unwrap().to_string();
+        assert!(words.contains("not public"), "{words}");
+    }
+
     #[test]
     fn private_headers_stay_at_their_origin() {
         let other = |text| same_origin(&at(), &Url::parse(text).unwrap());

@@ -322,3 +322,389 @@ fn same_version(headers: &HeaderMap, pinned: &Validator) -> Version {
         (None, None) => Version::Unsaid,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIME: &str = "Sun, 22 Nov 2026 10:00:00 GMT";
+
+    fn pinned(etag: Option<&str>, last_modified: Option<&str>) -> Validator {
+        Validator {
+            etag: etag.map(str::to_owned),
+            last_modified: last_modified.map(str::to_owned),
+            size: 100,
+        }
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        map
+    }
+
+    /// The answer to a request for 10..20 of the version `"a"`, with `changed` headers replaced
+    /// (or, without a value, left out).
+    fn partial(changed: &[(&str, Option<&str>)]) -> Verdict<Body> {
+        let mut map = headers(&[
+            ("content-range", "bytes 10-19/100"),
+            ("content-length", "10"),
+            ("etag", "\"a\""),
+            ("last-modified", TIME),
+        ]);
+        for (name, value) in changed {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            match value {
+                Some(value) => map.insert(name, value.parse().unwrap()),
+                None => map.remove(name),
+            };
+        }
+        let version = pinned(Some("\"a\""), Some(TIME));
+        judge(StatusCode::PARTIAL_CONTENT, &map, None, &(10..20), &version)
+    }
+
+    fn failed(number: u16, code: Option<&str>) -> Verdict<Body> {
+        let status = StatusCode::from_u16(number).unwrap();
+        let version = pinned(None, None);
+        judge(status, &HeaderMap::new(), code, &(10..20), &version)
+    }
+
+    fn is_protocol<T>(verdict: &Verdict<T>) -> bool {
+        matches!(verdict, Verdict::Protocol(_))
+    }
+
+    #[test]
+    fn case_14_content_range_is_read_strictly() {
+        let max = u64::MAX;
+        for (value, want) in [
+            ("bytes 0-9/100", Some((0..10, Some(100)))),
+            ("BYTES 0-99/100", Some((0..100, Some(100)))),
+            ("bytes 5-5/*", Some((5..6, None))),
+            ("bytes 0-0/18446744073709551615", Some((0..1, Some(max)))),
+            ("bytes 0-18446744073709551615/*", None),
+            ("bytes 0-9/18446744073709551616", None),
+            ("bytes 9-0/100", None),
+            ("bytes 0-100/100", None),
+            ("bytes 0-9/0", None),
+            ("bytes -1-9/100", None),
+            ("bytes +0-9/100", None),
+            ("bytes 0-9", None),
+            ("bytes 0-/100", None),
+            ("bytes -9/100", None),
+            ("bytes=0-9/100", None),
+            ("bytes  0-9/100", None),
+            ("bytes 0 - 9/100", None),
+            ("bytes 0-9 /100", None),
+            ("bytes 0-9/ 100", None),
+            ("bytes 0-9/100 ", None),
+            ("bytes 0-9,20-29/100", None),
+            ("bytes 0x0-9/100", None),
+            ("items 0-9/100", None),
+            ("", None),
+        ] {
+            let want = want.map(|(range, total)| ContentRange::Bytes(range, total));
+            assert_eq!(content_range(value), want, "{value:?}");
+        }
+        assert_eq!(
+            content_range("bytes */100"),
+            Some(ContentRange::Unsatisfied(100))
+        );
+        assert_eq!(content_range("bytes */*"), None);
+    }
+
+    #[test]
+    fn an_exact_answer_is_accepted() {
+        assert_eq!(partial(&[]), Verdict::Accept(Body::Exact));
+        // Case 21: chunked, with the length told by Content-Range alone.
+        let chunked = partial(&[("content-length", None)]);
+        assert_eq!(chunked, Verdict::Accept(Body::Exact));
+        let said = partial(&[("content-encoding", Some("identity"))]);
+        assert_eq!(said, Verdict::Accept(Body::Exact));
+    }
+
+    #[test]
+    fn case_14_any_other_range_is_refused() {
+        for value in [
+            "bytes 11-20/100",
+            "bytes 10-18/100",
+            "bytes 10-20/100",
+            "bytes 0-99/100",
+            "bytes 10-19/101",
+            "bytes 10-19/*",
+            "bytes */100",
+            "nonsense",
+        ] {
+            let verdict = partial(&[("content-range", Some(value))]);
+            assert!(is_protocol(&verdict), "{value}: {verdict:?}");
+        }
+        assert!(is_protocol(&partial(&[("content-range", None)])));
+        assert!(is_protocol(&partial(&[("content-length", Some("11"))])));
+        assert!(is_protocol(&partial(&[("content-length", Some("+10"))])));
+        let twice = headers(&[
+            ("content-range", "bytes 10-19/100"),
+            ("content-range", "bytes 10-19/100"),
+        ]);
+        let version = pinned(None, None);
+        let status = StatusCode::PARTIAL_CONTENT;
+        assert!(is_protocol(&judge(
+            status,
+            &twice,
+            None,
+            &(10..20),
+            &version
+        )));
+    }
+
+    #[test]
+    fn case_20_and_22_encoded_and_multipart_answers_are_refused() {
+        for encoding in ["gzip", "br", "zstd", "deflate", "x-gzip", "identity, gzip"] {
+            let verdict = partial(&[("content-encoding", Some(encoding))]);
+            assert!(is_protocol(&verdict), "{encoding}");
+        }
+        for kind in ["multipart/byteranges; boundary=x", "Multipart/ByteRanges"] {
+            assert!(is_protocol(&partial(&[("content-type", Some(kind))])));
+        }
+        let plain = partial(&[("content-type", Some("application/gzip"))]);
+        assert_eq!(plain, Verdict::Accept(Body::Exact));
+    }
+
+    #[test]
+    fn case_23_and_24_another_version_is_a_change() {
+        assert_eq!(partial(&[("etag", Some("\"b\""))]), Verdict::Changed);
+        assert_eq!(partial(&[("etag", Some("W/\"a\""))]), Verdict::Changed);
+        assert_eq!(failed(412, None), Verdict::Changed);
+        // The strong tag is equal: some stores' machines disagree about the time.
+        let time = "Sun, 22 Nov 2026 10:00:01 GMT";
+        let other_time = partial(&[("last-modified", Some(time))]);
+        assert_eq!(other_time, Verdict::Accept(Body::Exact));
+        let no_tag = partial(&[("etag", None), ("last-modified", Some(time))]);
+        assert_eq!(no_tag, Verdict::Changed);
+        let unsaid = partial(&[("etag", None), ("last-modified", None)]);
+        assert!(is_protocol(&unsaid));
+    }
+
+    #[test]
+    fn a_weak_tag_needs_the_time_too() {
+        let version = pinned(Some("W/\"a\""), Some(TIME));
+        let answer = |time| {
+            let map = headers(&[
+                ("content-range", "bytes 10-19/100"),
+                ("etag", "W/\"a\""),
+                ("last-modified", time),
+            ]);
+            judge(StatusCode::PARTIAL_CONTENT, &map, None, &(10..20), &version)
+        };
+        assert_eq!(answer(TIME), Verdict::Accept(Body::Exact));
+        assert_eq!(answer("Sun, 22 Nov 2026 10:00:01 GMT"), Verdict::Changed);
+    }
+
+    #[test]
+    fn case_25_without_validators_the_size_is_compared() {
+        let version = pinned(None, None);
+        let answer = |range| {
+            let map = headers(&[("content-range", range)]);
+            judge(StatusCode::PARTIAL_CONTENT, &map, None, &(10..20), &version)
+        };
+        assert_eq!(answer("bytes 10-19/100"), Verdict::Accept(Body::Exact));
+        assert_eq!(answer("bytes 10-19/101"), Verdict::Changed);
+    }
+
+    #[test]
+    fn case_13_a_200_counts_only_from_the_first_byte_of_the_pinned_file() {
+        let version = pinned(Some("\"a\""), None);
+        let answer = |wanted: Range<u64>, length: &str, etag: &str| {
+            let map = headers(&[("content-length", length), ("etag", etag)]);
+            judge(StatusCode::OK, &map, None, &wanted, &version)
+        };
+        let accepted = Verdict::Accept(Body::Longer);
+        assert_eq!(answer(0..10, "100", "\"a\""), accepted);
+        let exact = Verdict::Accept(Body::Exact);
+        assert_eq!(answer(0..100, "100", "\"a\""), exact);
+        assert!(is_protocol(&answer(1..10, "100", "\"a\"")));
+        assert!(is_protocol(&answer(0..10, "10", "\"a\"")));
+        assert_eq!(answer(0..10, "100", "\"b\""), Verdict::Changed);
+        let unsized_ = headers(&[("etag", "\"a\"")]);
+        assert!(is_protocol(&judge(
+            StatusCode::OK,
+            &unsized_,
+            None,
+            &(0..10),
+            &version
+        )));
+    }
+
+    #[test]
+    fn case_26_a_416_within_the_size_is_a_change() {
+        let answer = |value| {
+            let map = headers(&[("content-range", value)]);
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            judge(status, &map, None, &(10..20), &pinned(None, None))
+        };
+        assert_eq!(answer("bytes */5"), Verdict::Changed);
+        assert_eq!(answer("nonsense"), Verdict::Changed);
+        assert!(is_protocol(&answer("bytes */100")));
+    }
+
+    #[test]
+    fn case_37_refused_links_by_status_and_code() {
+        let denied = Verdict::Refused(Refusal::Denied);
+        let gone = Verdict::Refused(Refusal::Gone);
+        for (number, code, want) in [
+            (403, Some("AccessDenied"), &denied),
+            (403, Some("SignatureDoesNotMatch"), &denied),
+            (403, Some("InvalidAccessKeyId"), &denied),
+            (403, None, &denied),
+            (401, None, &denied),
+            (400, Some("ExpiredToken"), &denied),
+            (400, Some("ExpiredRequest"), &denied),
+            (400, Some("AuthorizationQueryParametersError"), &denied),
+            (404, Some("NoSuchKey"), &gone),
+            (404, None, &gone),
+            (410, None, &gone),
+        ] {
+            assert_eq!(failed(number, code), *want, "{number} {code:?}");
+        }
+        assert!(is_protocol(&failed(400, Some("InvalidArgument"))));
+        assert!(is_protocol(&failed(400, None)));
+    }
+
+    #[test]
+    fn passing_failures_are_retried_others_not() {
+        for number in [408, 425, 500, 502, 503, 504, 520, 599] {
+            let verdict = failed(number, None);
+            assert_eq!(verdict, Verdict::Retry(Kind::Unavailable), "{number}");
+        }
+        assert_eq!(failed(429, None), Verdict::Retry(Kind::Throttled));
+        let slow = failed(503, Some("SlowDown"));
+        assert_eq!(slow, Verdict::Retry(Kind::Throttled));
+        for number in [201, 204, 304, 402, 405, 407, 411, 418, 451, 501, 505] {
+            assert!(is_protocol(&failed(number, None)), "{number}");
+        }
+    }
+
+    #[test]
+    fn store_codes_are_short_identifiers() {
+        let code = |body: &str| store_code(body.as_bytes());
+        let some = |code: &str| Some(code.to_owned());
+        let xml = "<?xml version='1.0'?><Error>\n <Code>ExpiredToken</Code><Message>m</Message>";
+        assert_eq!(code(xml), some("ExpiredToken"));
+        assert_eq!(code(r#"{"code":"Gone"}"#), some("Gone"));
+        assert_eq!(code(r#"{"error": {"code": "Gone"}}"#), some("Gone"));
+        let words = "<h1>Request has expired</h1>";
+        assert_eq!(code(words), some("RequestExpired"));
+        for nothing in [
+            "",
+            "<Code>",
+            "<Code></Code>",
+            "<Code>see https://host/key?sig=1</Code>",
+            "{\"code\":403}",
+        ] {
+            assert_eq!(code(nothing), None, "{nothing}");
+        }
+        assert_eq!(code(&format!("<Code>{}</Code>", "A".repeat(65))), None);
+    }
+
+    #[test]
+    fn the_probe_learns_the_size_or_says_why_not() {
+        let ask = |number: u16, pairs: &[(&str, &str)]| {
+            let status = StatusCode::from_u16(number).unwrap();
+            judge_probe(status, &headers(pairs), None)
+        };
+        let range = |value| ask(206, &[("content-range", value)]);
+        assert_eq!(range("bytes 0-0/1"), Verdict::Accept(1));
+        let most = "bytes 0-0/9223372036854775807";
+        assert_eq!(range(most), Verdict::Accept(i64::MAX as u64));
+        assert!(is_protocol(&range("bytes 0-0/9223372036854775808")));
+        assert!(is_protocol(&range("bytes 0-0/*")));
+        assert!(is_protocol(&range("bytes 0-1/10")));
+        assert!(is_protocol(&range("bytes 1-1/10")));
+        assert!(is_protocol(&ask(206, &[])));
+        let empty = ask(416, &[("content-range", "bytes */0")]);
+        assert_eq!(empty, Verdict::Accept(0));
+        assert!(is_protocol(&ask(416, &[("content-range", "bytes */9")])));
+        assert!(is_protocol(&ask(416, &[])));
+        assert_eq!(ask(200, &[("content-length", "0")]), Verdict::Accept(0));
+        assert_eq!(ask(200, &[("content-length", "1")]), Verdict::Accept(1));
+        assert!(is_protocol(&ask(200, &[("content-length", "2")])));
+        assert!(is_protocol(&ask(200, &[])));
+        assert_eq!(ask(403, &[]), Verdict::Refused(Refusal::Denied));
+    }
+
+    proptest! {
+        #[test]
+        fn content_range_round_trips(first in any::<u64>(), length in 1..u64::MAX, beyond in any::<u64>()) {
+            let end = first.checked_add(length);
+            let total = end.and_then(|end| end.checked_add(beyond));
+            if let (Some(end), Some(total)) = (end, total) {
+                let text = format!("bytes {first}-{}/{total}", end - 1);
+                prop_assert_eq!(
+                    content_range(&text),
+                    Some(ContentRange::Bytes(first..end, Some(total)))
+                );
+            }
+        }
+
+        #[test]
+        fn content_range_never_panics_nor_lies(text in "(bytes)? ?[0-9*+-]{0,24}-?[0-9]{0,22}/?[0-9*]{0,22}") {
+            if let Some(ContentRange::Bytes(range, total)) = content_range(&text) {
+                prop_assert!(range.start < range.end);
+                prop_assert!(total.is_none_or(|total| range.end <= total));
+                let total = total.map_or("*".to_owned(), |total| total.to_string());
+                let canonical = format!("{}-{}/{total}", range.start, range.end - 1);
+                let stripped: String = text[6..].to_owned();
+                // Equal but for leading zeros.
+                let numbers = |text: &str| -> Vec<String> {
+                    text.split(['-', '/']).map(|n| n.trim_start_matches('0').to_owned()).collect()
+                };
+                prop_assert_eq!(numbers(&stripped), numbers(&canonical));
+            }
+        }
+
+        /// Whatever a server says, only the exact range of the pinned version is accepted.
+        #[test]
+        fn nothing_but_the_wanted_range_is_accepted(
+            status in prop::sample::select(vec![200u16, 206]),
+            first in 0u64..30, last in 0u64..40, total in 0u64..120,
+            length in prop::option::of(0u64..120),
+            etag in prop::sample::select(vec!["\"a\"", "\"b\""]),
+        ) {
+            let mut pairs = vec![
+                ("content-range", format!("bytes {first}-{last}/{total}")),
+                ("etag", etag.to_owned()),
+            ];
+            pairs.extend(length.map(|length| ("content-length", length.to_string())));
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let verdict = judge(
+                StatusCode::from_u16(status).unwrap(),
+                &headers(&pairs),
+                None,
+                &(0..20),
+                &pinned(Some("\"a\""), None),
+            );
+            if let Verdict::Accept(_) = verdict {
+                prop_assert_eq!(etag, "\"a\"");
+                match status {
+                    206 => prop_assert_eq!(
+                        (first, last, total, length.unwrap_or(20)),
+                        (0, 19, 100, 20)
+                    ),
+                    _ => prop_assert_eq!(length, Some(100)),
+                }
+            }
+        }
+
+        #[test]
+        fn store_code_never_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(code) = store_code(&body) {
+                prop_assert!((1..=64).contains(&code.len()));
+            }
+        }
+    }
+}

@@ -10,9 +10,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -242,6 +243,7 @@ impl Reply {
 /// The server; it ends when dropped.
 #[derive(Debug)]
 pub struct Hostile {
+    scheme: &'static str,
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     accepting: JoinHandle<()>,
@@ -250,22 +252,49 @@ pub struct Hostile {
 impl Hostile {
     /// Answers each request as `script` says; requests are numbered from 0 over all connections.
     pub async fn start(script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Hostile::listen(None, Arc::new(script)).await
+    }
+
+    /// The same behind TLS. Resets are not possible there.
+    pub async fn start_tls(
+        acceptor: TlsAcceptor,
+        script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Hostile::listen(Some(acceptor), Arc::new(script)).await
+    }
+
+    async fn listen(acceptor: Option<TlsAcceptor>, script: Arc<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
-        let script: Arc<Script> = Arc::new(script);
+        let scheme = acceptor.as_ref().map_or("http", |_| "https");
         let accepting = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.
             let mut connections = tokio::task::JoinSet::new();
             let mut number = 0;
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((mut stream, _)) = listener.accept().await {
                 let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
-                connections.spawn(serve(stream, number, script, seen));
+                let acceptor = acceptor.clone();
+                connections.spawn(async move {
+                    match acceptor {
+                        None => {
+                            if let Next::Reset = serve(&mut stream, number, script, seen).await {
+                                stream.set_zero_linger().unwrap();
+                            }
+                        }
+                        Some(acceptor) => {
+                            if let Ok(mut stream) = acceptor.accept(stream).await {
+                                serve(&mut stream, number, script, seen).await;
+                            }
+                        }
+                    }
+                });
                 number += 1;
             }
         });
         Hostile {
+            scheme,
             address,
             requests,
             accepting,
@@ -274,7 +303,7 @@ impl Hostile {
 
     /// Its address with `path`.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// What was asked so far, in order.
@@ -291,29 +320,40 @@ impl Drop for Hostile {
 
 type Script = dyn Fn(&Request, usize) -> Reply + Send + Sync;
 
+/// What becomes of a connection after a reply.
+enum Next {
+    Keep,
+    Close,
+    Reset,
+}
+
 async fn serve(
-    mut stream: TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     connection: usize,
     script: Arc<Script>,
     seen: Arc<Mutex<Vec<Request>>>,
-) {
+) -> Next {
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer, connection).await {
+    while let Some(request) = read_request(stream, &mut buffer, connection).await {
         let number = {
             let mut seen = seen.lock().unwrap();
             seen.push(request.clone());
             seen.len() - 1
         };
         let reply = script(&request, number);
-        if !send(&mut stream, reply).await.unwrap_or(false) {
-            return;
+        match send(stream, reply).await {
+            Ok(Next::Keep) => {}
+            Ok(next) => return next,
+            // The client left.
+            Err(_) => break,
         }
     }
+    Next::Close
 }
 
 /// The next request's head, if the connection brings one. Bodies are not expected.
 async fn read_request(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
     connection: usize,
 ) -> Option<Request> {
@@ -341,8 +381,10 @@ async fn read_request(
     })
 }
 
-/// Sends the reply; whether the connection may be used again.
-async fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<bool> {
+async fn send(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    reply: Reply,
+) -> std::io::Result<Next> {
     if reply.silent {
         return hang(stream).await;
     }
@@ -384,26 +426,25 @@ async fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<bool> {
                 stream.write_all(b"0\r\n\r\n").await?;
             }
             stream.flush().await?;
-            Ok(true)
+            Ok(Next::Keep)
         }
         Ending::Cut(_) => {
             stream.shutdown().await?;
-            Ok(false)
+            Ok(Next::Close)
         }
         Ending::Reset(_) => {
             // The peer must have read what came before: a reset discards what it has not.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            stream.set_zero_linger()?;
-            Ok(false)
+            Ok(Next::Reset)
         }
         Ending::Hang(_) => hang(stream).await,
     }
 }
 
 /// Keeps the connection open without a word until the peer leaves.
-async fn hang(stream: &mut TcpStream) -> std::io::Result<bool> {
+async fn hang(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<Next> {
     stream.flush().await?;
     let mut byte = [0];
     while stream.read(&mut byte).await? > 0 {}
-    Ok(false)
+    Ok(Next::Close)
 }
