@@ -6,6 +6,9 @@
 //! number of ranges that meet one expiry cost one refresh. Refreshes run in spawned tasks: dropping
 //! a waiter never stops one. One lock, never held across an await.
 
+mod life;
+mod refusal;
+
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,15 +21,14 @@ use futures::future::{BoxFuture, Shared};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use self::life::{LONGEST_MARGIN, Standing, standing};
+use self::refusal::History;
+pub use self::refusal::Refusal;
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Link, RemoteFile, ShardRef, Task};
 use crate::providers::Provider;
 
-/// A link is renewed this long before its end, or [`MARGIN_SHARE`] of its life if that is shorter.
-const LONGEST_MARGIN: SignedDuration = SignedDuration::from_secs(30);
-/// The part of a link's life, as first seen, that is its margin: one in ten.
-const MARGIN_SHARE: i32 = 10;
 /// A link refused this soon after it was issued may not be valid yet (RequestTimeTooSkewed and its
 /// kin, when the issuer's clock is ahead of the store's): it is tried again at this age.
 const RIPE: Duration = Duration::from_secs(5);
@@ -71,15 +73,6 @@ pub struct Lease {
     pub link: Arc<Link>,
     /// Which refresh brought it.
     pub generation: u64,
-}
-
-/// How a store turned a link down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not with this signature, from here, at this time (401, 403, some 400).
-    Denied,
-    /// There is nothing at that address (404, 410).
-    Gone,
 }
 
 /// The live link of one artifact, shared by all its readers.
@@ -133,17 +126,6 @@ struct Live {
     worked: bool,
     /// Some range reported this generation refused.
     refused: bool,
-}
-
-/// What time says about a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Good,
-    /// Still usable, to be renewed now; `left` of its life remains.
-    Ending {
-        left: Duration,
-    },
-    Over,
 }
 
 impl Links {
@@ -380,7 +362,11 @@ impl Inner {
             });
         }
         let first_report = !std::mem::replace(&mut live.refused, true);
-        let verdict = verdict(live, how, host_now);
+        let history = History {
+            over: live.lease.link.expires.map(|expires| expires <= host_now),
+            repeated: live.repeated,
+            worked: live.worked,
+        };
         let ripe = live.since + RIPE;
         if state.renewal.is_some() {
             return Ok(After::Await(self.renew(state, Renew::Ask)));
@@ -392,62 +378,8 @@ impl Inner {
                 state.waited = true;
                 Ok(After::Await(self.renew(state, Renew::Ripen(ripe))))
             }
-            _ => Err(self.explain(verdict, state.skew)),
+            _ => Err(refusal::verdict(how, history, state.skew)),
         }
-    }
-
-    fn explain(&self, kind: Kind, skew: SignedDuration) -> Error {
-        let words = match kind {
-            Kind::Expired => {
-                "the provider has no newer link and this one no longer works: the artifact's time \
-                 is over"
-                    .to_owned()
-            }
-            _ => {
-                let clock = match skew.as_secs() {
-                    0 => String::new(),
-                    off => format!(" (it differs from the store's by {} s)", off.abs()),
-                };
-                format!(
-                    "the store refuses even a fresh link: perhaps this machine's address is not \
-                     allowed there, its clock is wrong{clock}, or the key may not download"
-                )
-            }
-        };
-        Error::new(kind, words)
-    }
-}
-
-/// What a link that is refused straight after its refresh means.
-fn verdict(live: &Live, how: Refusal, host_now: Timestamp) -> Kind {
-    let over = live.lease.link.expires.map(|expires| expires <= host_now);
-    let spent = live.repeated && (live.worked || over.is_none());
-    match how {
-        Refusal::Gone => Kind::Expired,
-        Refusal::Denied if over == Some(true) || spent => Kind::Expired,
-        Refusal::Denied => Kind::Credentials,
-    }
-}
-
-/// Where a link obtained at `obtained` stands at `now`, both by the clock that wrote `expires`.
-///
-/// A link that was over when it came tells more about the clocks than about itself: it is used
-/// until it is refused.
-fn standing(expires: Option<Timestamp>, obtained: Timestamp, now: Timestamp) -> Standing {
-    let Some(expires) = expires else {
-        return Standing::Good;
-    };
-    let life = expires.duration_since(obtained);
-    let left = expires.duration_since(now);
-    let margin = LONGEST_MARGIN.min(life / MARGIN_SHARE);
-    if life <= SignedDuration::ZERO || left > margin {
-        Standing::Good
-    } else if left > SignedDuration::ZERO {
-        Standing::Ending {
-            left: left.unsigned_abs(),
-        }
-    } else {
-        Standing::Over
     }
 }
 
@@ -475,7 +407,6 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicI64};
 
     use futures::future::join_all;
-    use proptest::prelude::*;
     use tokio::time::{advance, sleep};
 
     use super::*;
@@ -785,23 +716,5 @@ mod tests {
             sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(issuer.asked(), 2);
-    }
-
-    proptest! {
-        #[test]
-        fn margins_are_short_and_within_life(
-            life in 1i64..1_000_000, at in 0i64..1_100_000
-        ) {
-            let obtained = epoch();
-            let time = |millis| obtained + SignedDuration::from_millis(millis);
-            match standing(Some(time(life)), obtained, time(at)) {
-                Standing::Good => prop_assert!(at < life),
-                Standing::Ending { left } => {
-                    prop_assert_eq!(left.as_millis() as i64, life - at);
-                    prop_assert!(left.as_millis() as i64 <= (life / 10 + 1).min(30_000));
-                }
-                Standing::Over => prop_assert!(at >= life),
-            }
-        }
     }
 }

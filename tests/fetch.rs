@@ -754,6 +754,27 @@ async fn case_50_sizes_are_learnt_or_refused() {
     assert_eq!(gone.0.unwrap_err().kind(), Kind::Expired);
 }
 
+/// After a suspend every idle connection is dead, and none of them says so.
+#[tokio::test]
+async fn case_39_after_one_silence_no_idle_connection_is_used() {
+    let dead = |request: &Request| request.connection < 4;
+    let bench = Bench::new(Object::new(4000), move |object, request, n| match n {
+        0..4 => Reply::honest(object, request).drip(500, Duration::from_millis(20)),
+        _ if dead(request) => Reply::silence(),
+        _ => Reply::honest(object, request),
+    })
+    .await;
+    let parts = (0..4).map(|n| bench.read(n * 1000..(n + 1) * 1000));
+    for part in futures::future::join_all(parts).await {
+        part.unwrap();
+    }
+    let requests = bench.host.requests();
+    assert!(requests.iter().all(dead) && requests.len() == 4);
+    assert!(bench.read(0..4000).await.unwrap() == *bench.object.bytes);
+    let silent = bench.host.requests().split_off(4);
+    assert_eq!(silent.iter().filter(|request| dead(request)).count(), 1);
+}
+
 #[tokio::test]
 async fn a_link_that_works_once_is_not_spent() {
     let host = Hostile::start(|_, _| Reply::new(200, "")).await;

@@ -1,28 +1,26 @@
-//! One account's data connections: options, the HTTP client, and one request at a time.
+//! One account's data client: its options, its limits, and one request with its redirects.
 //!
-//! [`Fetcher`] owns the connection pool, the limit of requests in flight and a pause that a store
-//! may ask for. Data travels over HTTP/1.1 on purpose: parallel parts then have a TCP connection
-//! each, so none waits behind another's lost packet or flow-control window.
+//! [`Fetcher`] owns the limit of requests in flight, a pause that a store may ask for, and the
+//! connections of `pool`.
 
 use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{
-    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION,
-    RANGE,
+    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE,
 };
-use reqwest::{Certificate, Client, ClientBuilder, Response, redirect::Policy};
+use reqwest::Response;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
 use super::part::Part;
+use super::pool::{self, Pool, To};
 use super::probe::{self, Probe};
-use super::redirect::{self, MOST_HOPS, PublicNames};
+use super::redirect::{self, MOST_HOPS};
 use super::stats::FetchStats;
 use crate::error::{Error, Kind, Result};
 use crate::links::Links;
@@ -30,8 +28,6 @@ use crate::model::{Link, LinkMode, Validator};
 
 /// Probes do not queue behind parts: an open needs its answer now.
 const PROBES_IN_FLIGHT: usize = 4;
-/// Stores close idle connections after 5 to 60 s; a request on one just closed costs a round trip.
-const POOL_IDLE: Duration = Duration::from_secs(30);
 
 /// Limits of one account's data connections.
 #[derive(Debug, Clone)]
@@ -80,10 +76,7 @@ pub(super) struct Shared {
     pub(super) stats: FetchStats,
     pub(super) parts: Arc<Semaphore>,
     pub(super) probes: Arc<Semaphore>,
-    /// For links and their own hosts.
-    client: Client,
-    /// For hosts that only a redirect named: resolves public addresses only.
-    abroad: Client,
+    pool: Pool,
     pause: Mutex<Option<Instant>>,
 }
 
@@ -91,18 +84,12 @@ impl Fetcher {
     /// Builds the client: no decoders, no cookies, own redirect rules, proxies from the
     /// environment. [`Kind::Config`] when `ca_file` cannot be used.
     pub fn new(options: FetchOptions) -> Result<Self> {
-        let client = build(builder(&options)?, &options)?;
-        let abroad = match options.allow_http {
-            true => client.clone(),
-            false => build(builder(&options)?.dns_resolver(PublicNames), &options)?,
-        };
         Ok(Fetcher {
             shared: Arc::new(Shared {
                 stats: FetchStats::default(),
                 parts: Arc::new(Semaphore::new(options.in_flight.max(1))),
                 probes: Arc::new(Semaphore::new(PROBES_IN_FLIGHT)),
-                client,
-                abroad,
+                pool: Pool::new(&options)?,
                 pause: Mutex::default(),
                 options,
             }),
@@ -138,51 +125,6 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-fn builder(options: &FetchOptions) -> Result<ClientBuilder> {
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let mut builder = Client::builder()
-        .user_agent(concat!("mongo-backupfs/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        .redirect(Policy::none())
-        .referer(false)
-        .http1_only()
-        .tcp_nodelay(true)
-        .connect_timeout(options.connect_timeout)
-        .pool_max_idle_per_host(options.in_flight)
-        .pool_idle_timeout(POOL_IDLE);
-    if let Some(path) = &options.ca_file {
-        let unusable = |why: String| {
-            let words = format!("ca_file `{}` cannot be used: {why}", path.display());
-            Error::new(Kind::Config, words)
-        };
-        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let certificates =
-            Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(unusable("it holds no PEM certificate".into()));
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    Ok(builder)
-}
-
-fn build(builder: ClientBuilder, options: &FetchOptions) -> Result<Client> {
-    builder.build().map_err(|error| {
-        let (kind, words) = match &options.ca_file {
-            Some(path) => (
-                Kind::Config,
-                format!("ca_file `{}` cannot be used", path.display()),
-            ),
-            None => (
-                Kind::Environment,
-                "no certificate authorities can be loaded: install ca-certificates".into(),
-            ),
-        };
-        Error::new(kind, words).with_source(error.without_url())
-    })
-}
-
 impl Shared {
     /// Sends one GET for `wanted` and follows its redirects. The answer is unjudged; an error here
     /// is [`Kind::Unreachable`], or [`Kind::Protocol`] for what must not be asked or followed.
@@ -206,13 +148,13 @@ impl Shared {
         let mut url = home.clone();
         for _hop in 0..=MOST_HOPS {
             let at_home = redirect::same_origin(&home, &url);
-            let client = match at_home || lenient {
-                true => &self.client,
-                false => &self.abroad,
+            let to = match at_home || lenient {
+                true => To::Link,
+                false => To::Abroad,
             };
             let private = at_home.then_some(link);
             let headers = headers(private, wanted, pinned)?;
-            let answer = self.send(client, url.clone(), headers).await?;
+            let answer = self.send(to, url.clone(), headers).await?;
             if !answer.status().is_redirection() {
                 return Ok(answer);
             }
@@ -227,16 +169,20 @@ impl Shared {
         Err(protocol("the server redirects too often"))
     }
 
-    async fn send(&self, client: &Client, url: Url, headers: HeaderMap) -> Result<Response> {
+    async fn send(&self, to: To, url: Url, headers: HeaderMap) -> Result<Response> {
         self.stats.requests.add(1);
+        let (client, age) = self.pool.client(to);
         let request = client.get(url).headers(headers).send();
         match tokio::time::timeout(self.options.idle_timeout, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(unsent(error)),
-            Err(_) => Err(Error::new(
-                Kind::Unreachable,
-                "the store does not answer in time",
-            )),
+            Ok(Err(error)) => Err(pool::unsent(error)),
+            Err(_) => {
+                self.pool.distrust(age, &self.options);
+                Err(Error::new(
+                    Kind::Unreachable,
+                    "the store does not answer in time",
+                ))
+            }
         }
     }
 
@@ -282,36 +228,4 @@ fn headers(
         };
     }
     Ok(headers)
-}
-
-/// A request that got no answer. A certificate that is not accepted stays so; a head that is not
-/// HTTP, or longer than any honest one, is an answer that the protocol does not allow.
-fn unsent(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let causes = || {
-        let first: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        std::iter::successors(first, |cause| cause.source())
-    };
-    // What TLS does not accept is invalid data, wrapped once more by the connector.
-    let is_invalid = |outer: &io::Error| {
-        let inner = outer.get_ref().and_then(|inner| inner.downcast_ref());
-        let kind = inner.unwrap_or(outer).kind();
-        kind == io::ErrorKind::InvalidData
-    };
-    let untrusted = causes().any(|cause| cause.downcast_ref().is_some_and(is_invalid));
-    let garbled = causes().any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse));
-    let (kind, words) = match error.is_connect() {
-        true if untrusted => (
-            Kind::Protocol,
-            "no secure connection to the store; if it has its own certificate authority, set \
-             ca_file",
-        ),
-        true => (Kind::Unreachable, "the store cannot be reached"),
-        false if garbled => (Kind::Protocol, "the store's answer has no proper head"),
-        false => (
-            Kind::Unreachable,
-            "the store broke off before it had answered",
-        ),
-    };
-    Error::new(kind, words).with_source(error)
 }

@@ -7,6 +7,7 @@
 mod attempts;
 pub mod client;
 pub mod part;
+mod pool;
 pub mod probe;
 pub mod redirect;
 pub mod retry;
