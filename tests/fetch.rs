@@ -6,12 +6,12 @@ mod authority;
 mod hostile;
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use mongo_backupfs::clock::SystemClock;
+use mongo_backupfs::clock::{Clock, SystemClock};
 use mongo_backupfs::error::{Error, Kind, Result};
 use mongo_backupfs::fetch::{FetchOptions, Fetcher, Part};
 use mongo_backupfs::links::{LinkSource, Links};
@@ -675,6 +675,130 @@ async fn case_34_an_unreachable_store_is_given_up_within_the_budget() {
     let error = fetcher.unwrap().probe(&links).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable, "{error}");
     assert_private(&error);
+}
+
+/// A provider whose links the store honours for `life` only.
+#[derive(Debug)]
+struct Brief {
+    base: String,
+    life: Duration,
+    issued: Arc<Mutex<Vec<Instant>>>,
+}
+
+#[async_trait]
+impl LinkSource for Brief {
+    async fn fresh(&self) -> Result<Link> {
+        let mut issued = self.issued.lock().unwrap();
+        issued.push(Instant::now());
+        Ok(Link {
+            url: SafeUrl::parse(&format!("{}?link={}", self.base, issued.len() - 1)).unwrap(),
+            headers: Vec::new(),
+            expires: Some(SystemClock.now() + self.life),
+            mode: LinkMode::Ranged,
+        })
+    }
+}
+
+#[tokio::test]
+async fn case_35_a_slow_copy_outlives_its_links() {
+    let life = Duration::from_millis(300);
+    let object = Object::new(200_000);
+    let issued: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let (stored, honoured) = (object.clone(), Arc::clone(&issued));
+    let host = Hostile::start(move |request, _| {
+        let (_, number) = request.target.split_once("link=").unwrap();
+        let since = honoured.lock().unwrap()[number.parse::<usize>().unwrap()];
+        match since.elapsed() < life {
+            true => Reply::honest(&stored, request).drip(2500, Duration::from_millis(50)),
+            false => Reply::refusal(403, "AccessDenied"),
+        }
+    })
+    .await;
+    let fetcher = Fetcher::new(options()).unwrap();
+    let source = Brief {
+        base: host.url("/x"),
+        life,
+        issued: Arc::clone(&issued),
+    };
+    let links = Arc::new(Links::new(source, Arc::new(SystemClock)));
+    let pinned = Arc::new(fetcher.probe(&links).await.unwrap().validator);
+    let mut copy = Vec::new();
+    // Four parts at a time, each as long as two thirds of a link's life.
+    for window in (0..200_000).step_by(40_000) {
+        let parts = (0..4).map(|n| {
+            let start = window + n * 10_000;
+            let mut part = fetcher.part(
+                Arc::clone(&links),
+                Arc::clone(&pinned),
+                start..start + 10_000,
+            );
+            async move {
+                let mut bytes = Vec::new();
+                while let Some(piece) = part.next().await? {
+                    bytes.extend_from_slice(&piece);
+                }
+                Ok::<_, Error>(bytes)
+            }
+        });
+        for part in futures::future::join_all(parts).await {
+            copy.extend(part.unwrap());
+        }
+    }
+    assert!(copy == *object.bytes);
+    let issued = issued.lock().unwrap().clone();
+    assert!(issued.len() >= 3, "{} links", issued.len());
+    assert_eq!(links.refreshes() as usize, issued.len() - 1);
+    for (number, pair) in issued.windows(2).enumerate() {
+        let used = pair[1] - pair[0];
+        assert!(
+            used >= life * 8 / 10,
+            "link {number} given up after {used:?}"
+        );
+    }
+}
+
+/// The right bytes or an error, whatever mixture of faults the store shows.
+#[tokio::test]
+async fn faults_at_random_never_change_a_byte() {
+    let size = 50_000u64;
+    let bench = Bench::new(Object::new(size as usize), |object, request, n| {
+        let honest = Reply::honest(object, request);
+        // A fixed mixture: one request in four is spoilt, in one of ten ways.
+        let dice = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let at = (dice >> 8) as usize % 2000;
+        match dice % 40 {
+            0 => honest.cut(at),
+            1 => honest.reset(at),
+            2 => honest.chunked().cut(at),
+            3 => honest.with("Content-Range", "bytes 0-9/10"),
+            4 => honest.with("Content-Encoding", "gzip"),
+            5 => Reply::whole(object),
+            6 => Reply::new(503, "").with("Retry-After", "0"),
+            7 => Reply::new(410, ""),
+            8 => honest.longer(b"extra").chunked(),
+            9 => honest.without("Content-Length").cut(at),
+            _ => honest,
+        }
+    })
+    .await;
+    let mut whole = 0;
+    for n in 0..400u64 {
+        let start = n.wrapping_mul(7919) % size;
+        let range = start..(start + 1 + n * 13 % 4000).min(size);
+        match bench.read(range.clone()).await {
+            Ok(bytes) => {
+                assert!(bytes == bench.object.slice(range.clone()), "{range:?}");
+                whole += 1;
+            }
+            Err(error) => assert_private(&error),
+        }
+    }
+    assert!(whole > 360, "{whole} of 400 reads succeeded");
+    let stats = bench.fetcher.stats();
+    assert!(
+        stats.retries() > 20 && stats.protocol_errors() > 5,
+        "{stats:?}"
+    );
 }
 
 #[tokio::test]

@@ -276,6 +276,8 @@ impl Hostile {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
                 let acceptor = acceptor.clone();
+                // Head and body are written apart: they must not wait for each other's receipt.
+                stream.set_nodelay(true).unwrap();
                 connections.spawn(async move {
                     match acceptor {
                         None => {
