@@ -17,11 +17,10 @@ use std::sync::{Arc, Mutex, Once, OnceLock};
 use bytes::Bytes;
 
 use super::backlog::Turn;
-use super::extents::{EXTENT_BLOCKS, Extents, Geometry};
-use super::files::{self, Files};
+use super::extents::{Extents, Geometry};
+use super::files::Files;
 use super::identity::{Identity, Name};
 use super::lock;
-use super::map::HEADER_LEN;
 use super::memory::Reservation;
 use super::store::{BLOCK_SIZE, Core};
 
@@ -30,57 +29,46 @@ const LARGEST: u64 = 1 << 44;
 
 /// One artifact version on disk; while it is alive it leaves the cache only piecewise, and last.
 pub struct CachedArtifact {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     /// Tells holders of the same name apart.
-    number: u64,
-    name: Name,
-    identity: Identity,
-    geometry: Geometry,
-    loaded: Once,
+    pub(super) number: u64,
+    pub(super) name: Name,
+    pub(super) identity: Identity,
+    pub(super) geometry: Geometry,
+    pub(super) loaded: Once,
     /// Opened by `load`, or created by the writer thread.
-    files: OnceLock<Files>,
+    pub(super) files: OnceLock<Files>,
     /// Never to be cached: too large, or removed from the cache.
-    refused: AtomicBool,
-    map_writes: Mutex<()>,
-    state: Mutex<State>,
+    pub(super) refused: AtomicBool,
+    pub(super) map_writes: Mutex<()>,
+    pub(super) state: Mutex<State>,
 }
 
-struct State {
-    extents: Extents,
+pub(super) struct State {
+    pub(super) extents: Extents,
     /// Accepted, not yet in the data file.
-    waiting: BTreeMap<u64, Waiting>,
+    pub(super) waiting: BTreeMap<u64, Waiting>,
     /// Whether the writer knows that something waits.
-    queued: bool,
+    pub(super) queued: bool,
 }
 
-struct Waiting {
-    data: Bytes,
-    crc: u32,
+pub(super) struct Waiting {
+    pub(super) data: Bytes,
+    pub(super) crc: u32,
     _memory: Reservation,
-}
-
-/// Adjacent blocks to write.
-pub(super) struct Run {
-    pub(super) first: u64,
-    pub(super) blocks: Vec<Bytes>,
-}
-
-impl Run {
-    /// The blocks.
-    pub(super) fn range(&self) -> Range<u64> {
-        self.first..self.first + self.blocks.len() as u64
-    }
-
-    /// Bytes of data.
-    pub(super) fn bytes(&self) -> u64 {
-        self.blocks.iter().map(|block| block.len() as u64).sum()
-    }
 }
 
 /// Where a block can be read.
 enum Source {
     Memory(Bytes),
+    /// On disk, with this CRC32C.
     Disk(u32),
+}
+
+impl Source {
+    fn is_disk(&self) -> bool {
+        matches!(self, Source::Disk(_))
+    }
 }
 
 impl CachedArtifact {
@@ -139,7 +127,7 @@ impl CachedArtifact {
         if let [Source::Memory(data)] = &sources[..] {
             return Some(data.slice(wanted));
         }
-        let bytes = self.assemble(&blocks, &sources, forgettings)?;
+        let bytes = self.assemble(blocks.start, &sources, forgettings)?;
         Some(Bytes::from(bytes).slice(wanted))
     }
 
@@ -158,58 +146,50 @@ impl CachedArtifact {
         Some((sources, state.extents.forgettings()))
     }
 
-    /// The bytes of `blocks`, verified.
-    fn assemble(
-        &self,
-        blocks: &Range<u64>,
-        sources: &[Source],
-        forgettings: u64,
-    ) -> Option<Vec<u8>> {
-        let len = |block| self.geometry.block_len(block) as usize;
-        let mut bytes = Vec::with_capacity(blocks.clone().map(len).sum());
-        let mut damaged = Vec::new();
-        let mut rest = sources;
-        let mut block = blocks.start;
-        while let Some(source) = rest.first() {
-            if let Source::Memory(data) = source {
-                bytes.extend_from_slice(data);
-                block += 1;
-                rest = &rest[1..];
-                continue;
-            }
-            let crcs: Vec<u32> = rest
-                .iter()
-                .map_while(|source| match source {
-                    Source::Disk(crc) => Some(*crc),
-                    Source::Memory(_) => None,
-                })
-                .collect();
-            rest = &rest[crcs.len()..];
-            let run = block..block + crcs.len() as u64;
-            let (start, run_len) = (bytes.len(), run.clone().map(len).sum());
-            // A failed read leaves too few bytes, which then fail to verify.
-            let read = self
-                .files
-                .get()?
-                .read(&mut bytes, block * BLOCK_SIZE, run_len);
-            if let Err(error) = read {
-                self.core.health.failed("reading", error);
-            }
-            let mut at = start;
-            for (block, crc) in run.clone().zip(crcs) {
-                let content = bytes.get(at..at + len(block));
-                if content.is_none_or(|content| crc32c::crc32c(content) != crc) {
-                    damaged.push(block);
+    /// The bytes of the blocks from `first` on, verified.
+    fn assemble(&self, first: u64, sources: &[Source], forgettings: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(sources.len() * BLOCK_SIZE as usize);
+        let mut block = first;
+        for run in sources.chunk_by(|a, b| a.is_disk() && b.is_disk()) {
+            match run {
+                [Source::Memory(data)] => bytes.extend_from_slice(data),
+                run => {
+                    let damaged = self.read_run(block, run, &mut bytes);
+                    if !damaged.is_empty() {
+                        self.forget_damaged(&damaged, forgettings);
+                        return None;
+                    }
                 }
-                at += len(block);
             }
-            if !damaged.is_empty() {
-                self.forget_damaged(&damaged, forgettings);
-                return None;
-            }
-            block = run.end;
+            block += run.len() as u64;
         }
         Some(bytes)
+    }
+
+    /// Appends the blocks from `first` on to `bytes`, read at once; answers which are damaged.
+    fn read_run(&self, first: u64, run: &[Source], bytes: &mut Vec<u8>) -> Vec<u64> {
+        let start = bytes.len();
+        let blocks = first..first + run.len() as u64;
+        let len = |block| self.geometry.block_len(block) as usize;
+        let read = match self.files.get() {
+            Some(files) => {
+                let whole = blocks.clone().map(len).sum();
+                files.read(bytes, first * BLOCK_SIZE, whole)
+            }
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        if let Err(error) = read {
+            self.core.health.failed("reading", error);
+        }
+        // What a failed read left out fails to verify.
+        let mut rest = &bytes[start..];
+        let damaged = blocks.zip(run).filter(|(block, source)| {
+            let (content, after) = rest.split_at(len(*block).min(rest.len()));
+            rest = after;
+            content.len() < len(*block)
+                || !matches!(source, Source::Disk(crc) if crc32c::crc32c(content) == *crc)
+        });
+        damaged.map(|(block, _)| block).collect()
     }
 
     /// Forgets blocks that failed to verify, unless they had left meanwhile anyway.
@@ -279,161 +259,6 @@ impl CachedArtifact {
 
     pub(super) fn number(&self) -> u64 {
         self.number
-    }
-
-    /// Takes over what is on disk, once. Anything damaged counts as absent.
-    pub(super) fn load(&self) {
-        self.loaded.call_once(|| {
-            if self.refused.load(Relaxed) {
-                return;
-            }
-            if let Err(error) = self.try_load() {
-                self.core.health.failed("opening an artifact", error);
-            }
-        });
-    }
-
-    fn try_load(&self) -> io::Result<()> {
-        let (directory, name) = (&self.core.directory, &self.name);
-        let Some(footprint) = files::footprint(directory, name)? else {
-            return Ok(());
-        };
-        // Useless files take space too, until the first block replaces them.
-        lock(&self.core.index).set(name, self.number, footprint.disk);
-        let Some(files) = Files::open(directory, name, self.identity.salt())? else {
-            return Ok(());
-        };
-        let mut extents = Extents::new(self.geometry);
-        if files.load(&self.identity, |block, crc| extents.load(block, crc))? {
-            files.touch();
-            // Only this and the writer set it, and the writer has no block yet.
-            let _ = self.files.set(files);
-            lock(&self.state).extents = extents;
-        }
-        Ok(())
-    }
-
-    /// For the writer: the files, created if need be.
-    pub(super) fn files(&self) -> io::Result<&Files> {
-        if let Some(files) = self.files.get() {
-            return Ok(files);
-        }
-        // Under the lock nobody else can take this name meanwhile.
-        let mut index = lock(&self.core.index);
-        if !index.is_holder(&self.name, self.number) {
-            return Err(io::Error::other("the artifact was removed from the cache"));
-        }
-        let files = Files::create(&self.core.directory, &self.identity)?;
-        index.set(&self.name, self.number, HEADER_LEN as u64);
-        Ok(self.files.get_or_init(|| files))
-    }
-
-    /// For the writer: begins a turn. What is accepted from now on makes another one.
-    pub(super) fn begin_turn(&self) {
-        lock(&self.state).queued = false;
-    }
-
-    /// For the writer: the next adjacent blocks from `from` on, at most `longest` of them.
-    pub(super) fn next_run(&self, from: u64, longest: usize) -> Option<Run> {
-        let state = lock(&self.state);
-        let mut waiting = state.waiting.range(from..).take(longest);
-        let (first, Waiting { data, .. }) = waiting.next()?;
-        let mut blocks = vec![data.clone()];
-        for ((block, next), expected) in waiting.zip(first + 1..) {
-            if *block != expected {
-                break;
-            }
-            blocks.push(next.data.clone());
-        }
-        Some(Run {
-            first: *first,
-            blocks,
-        })
-    }
-
-    /// For the writer: `blocks` no longer wait; they were `written` or are given up.
-    pub(super) fn settle(&self, blocks: Range<u64>, written: bool) {
-        let tick = self.core.tick();
-        let mut state = lock(&self.state);
-        for block in blocks {
-            if let Some(waiting) = state.waiting.remove(&block)
-                && written
-            {
-                state.extents.install(block, waiting.crc, tick);
-            }
-        }
-    }
-
-    /// Gives up everything that waits.
-    pub(super) fn give_up_waiting(&self) {
-        let waiting = std::mem::take(&mut lock(&self.state).waiting);
-        drop(waiting);
-    }
-
-    /// Makes what is written durable and then says so in the map.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        let Some(files) = self.files.get() else {
-            return Ok(());
-        };
-        if lock(&self.state).extents.begin_sync() {
-            let synced = files.sync_data();
-            let lost = lock(&self.state).extents.end_sync(synced.is_ok());
-            self.core.shrink(&self.name, self.number, lost);
-            synced?;
-        }
-        let _writing = lock(&self.map_writes);
-        self.write_map(files)
-    }
-
-    /// Makes the map and the names of the files durable.
-    pub(super) fn sync_names(&self) -> io::Result<()> {
-        self.files.get().map_or(Ok(()), Files::sync_names)
-    }
-
-    /// Brings the map on disk up to date. `map_writes` must be held.
-    fn write_map(&self, files: &Files) -> io::Result<()> {
-        let runs = lock(&self.state).extents.map_changes();
-        if !runs.is_empty() {
-            files.write_map(&runs)?;
-            lock(&self.state).extents.mapped(&runs);
-        }
-        Ok(())
-    }
-
-    /// Each extent on disk: its index, bytes, and when it was last used.
-    pub(super) fn usage(&self) -> Vec<(u64, u64, u64)> {
-        lock(&self.state).extents.usage().collect()
-    }
-
-    /// For the writer: gives the space of `extents` back to the filesystem. The map is durable
-    /// first, so that not even a power cut leaves it naming bytes that are gone; if that fails the
-    /// space is needed all the same, and the checksums tell.
-    pub(super) fn evict(&self, extents: &[u64]) -> io::Result<()> {
-        let Some(files) = self.files.get() else {
-            return Ok(());
-        };
-        let _writing = lock(&self.map_writes);
-        let bytes = {
-            let mut state = lock(&self.state);
-            extents
-                .iter()
-                .map(|index| state.extents.forget_extent(*index))
-                .sum()
-        };
-        let mapped = self.write_map(files).and_then(|()| files.sync_map());
-        const EXTENT: u64 = EXTENT_BLOCKS * BLOCK_SIZE;
-        for index in extents {
-            files.punch(index * EXTENT, EXTENT)?;
-        }
-        self.core.shrink(&self.name, self.number, bytes);
-        mapped
-    }
-
-    /// Takes no more blocks and has none.
-    pub(super) fn refuse(&self) {
-        self.refused.store(true, Relaxed);
-        lock(&self.state).extents.clear();
-        self.give_up_waiting();
     }
 }
 

@@ -16,7 +16,7 @@ use super::artifact::CachedArtifact;
 use super::lock;
 
 /// Longest time without progress before the disk counts as hanging.
-const STALL: Duration = Duration::from_secs(10);
+pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// One thing to do.
 #[derive(Debug)]
@@ -43,8 +43,9 @@ struct Queue {
 }
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backlog {
+    stall: Duration,
     queue: Mutex<Queue>,
     /// Wakes the writer.
     work: Condvar,
@@ -53,6 +54,16 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
+    /// An empty queue; without progress for `stall` the disk counts as hanging.
+    pub(super) fn new(stall: Duration) -> Self {
+        Backlog {
+            stall,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            watch: Condvar::new(),
+        }
+    }
+
     /// Whether blocks are accepted at all.
     pub(super) fn accepts(&self) -> bool {
         let queue = lock(&self.queue);
@@ -122,8 +133,8 @@ impl Backlog {
                     queue = woken.unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
-                Some(_) if queue.stalled => STALL,
-                Some(progress) => STALL.saturating_sub(progress.elapsed()),
+                Some(_) if queue.stalled => self.stall,
+                Some(progress) => self.stall.saturating_sub(progress.elapsed()),
             };
             if left.is_zero() {
                 queue.stalled = true;
@@ -150,5 +161,55 @@ impl Backlog {
         self.watch.notify_all();
         // Only now: the last owner of an artifact takes other locks.
         drop(turns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::tests::{key, version};
+    use super::super::store::Cache;
+    use super::*;
+
+    #[test]
+    fn a_hanging_disk_gives_up_what_waits_and_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), 1 << 30).unwrap();
+        let [a, b] = ["a", "b"].map(|file| cache.artifact(&key(file), &version("1", 1)));
+        let backlog = Backlog::new(Duration::from_millis(20));
+        assert!(backlog.accepts());
+        backlog.push(Turn::Write(a.clone()));
+        backlog.push(Turn::Write(b.clone()));
+        let turn = backlog.next().unwrap();
+        assert!(matches!(&turn, Turn::Write(artifact) if Arc::ptr_eq(artifact, &a)));
+        let waiting = backlog.hanging().unwrap();
+        assert_eq!(waiting.len(), 2);
+        assert!(
+            [&a, &b]
+                .iter()
+                .all(|one| waiting.iter().any(|other| Arc::ptr_eq(one, other)))
+        );
+        assert!(!backlog.accepts());
+        assert!(backlog.progressed());
+        assert!(backlog.accepts());
+    }
+
+    #[test]
+    fn an_idle_disk_does_not_hang() {
+        let backlog = Arc::new(Backlog::new(Duration::from_millis(1)));
+        let watcher = std::thread::spawn({
+            let backlog = backlog.clone();
+            move || backlog.hanging().is_none()
+        });
+        let writer = std::thread::spawn({
+            let backlog = backlog.clone();
+            move || std::iter::from_fn(|| backlog.next()).count()
+        });
+        // Ten times as long as a stall takes.
+        std::thread::sleep(Duration::from_millis(10));
+        backlog.stop();
+        assert!(watcher.join().unwrap());
+        assert_eq!(writer.join().unwrap(), 0);
+        backlog.push(Turn::MakeRoom);
+        assert!(backlog.next().is_none() && !backlog.accepts() && backlog.is_stopped());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cache_dir/lock              locked while in use; holds the owner's process id
+//! cache_dir/v1/CACHEDIR.TAG   says whose cache this is, and to backup programs that it is one
 //! cache_dir/v1/ab/abcd….data  sparse copy of one artifact version
 //! cache_dir/v1/ab/abcd….map   which blocks of it are present
 //! ```
@@ -25,6 +26,13 @@ use super::map::FORMAT_VERSION;
 use crate::error::{Error, Kind, Result};
 
 const LOCK: &str = "lock";
+
+/// Marks a cache directory as such (Cache Directory Tagging Specification,
+/// <https://bford.info/cachedir/>). Only directories with exactly this tag are ever removed.
+const TAG: &str = "CACHEDIR.TAG";
+const TAG_CONTENT: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This file is a cache directory tag created by mongo-backupfs.\n\
+    # For information about cache directory tags, see https://bford.info/cachedir/\n";
 
 /// Directories and files that only we may touch.
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
@@ -77,8 +85,7 @@ impl Directory {
         let stat = fs::fstat(&root).map_err(|error| trouble(&path, "examine", error))?;
         refuse_shared(&path, &stat)?;
         let lock = take_lock(&path, &root)?;
-        let version = subdirectory(&root, &version_name(FORMAT_VERSION))
-            .map_err(|error| trouble(&path, "write to", error))?;
+        let version = open_version(&path, &root)?;
         // Far beyond what the lock file holds.
         let punched = fs::fallocate(&lock, PUNCH, 1 << 20, 1 << 16);
         Ok(Directory {
@@ -122,7 +129,7 @@ impl Directory {
         })
     }
 
-    /// Directories left by other versions of the format.
+    /// Our directories for other versions of the format.
     pub(super) fn other_versions(&self) -> io::Result<Vec<String>> {
         let mut others = Vec::new();
         for entry in fs::Dir::read_from(&self.root)? {
@@ -131,7 +138,10 @@ impl Directory {
                 continue;
             };
             let number = name.strip_prefix('v').and_then(|n| n.parse::<u32>().ok());
-            if number.is_some_and(|n| n != FORMAT_VERSION && name == version_name(n)) {
+            if number.is_some_and(|n| n != FORMAT_VERSION && name == version_name(n))
+                && let Ok(directory) = subdirectory(&self.root, name)
+                && is_tagged(&directory)?
+            {
                 others.push(name.to_owned());
             }
         }
@@ -145,6 +155,56 @@ pub(super) const PUNCH: FallocateFlags =
 
 fn version_name(version: u32) -> String {
     format!("v{version}")
+}
+
+/// Opens or creates the directory of this format version.
+fn open_version(path: &Path, root: &OwnedFd) -> Result<OwnedFd> {
+    let name = version_name(FORMAT_VERSION);
+    let failed = |error: io::Error| trouble(path, "write to", error);
+    let directory = subdirectory(root, &name).map_err(failed)?;
+    if is_tagged(&directory).map_err(failed)? {
+        return Ok(directory);
+    }
+    if !holds_only_tag(&directory).map_err(failed)? {
+        return Err(refusal(
+            path,
+            format_args!("holds a directory {name} that is not a cache; set another cache_dir"),
+        ));
+    }
+    write_tag(&directory).map_err(failed)?;
+    Ok(directory)
+}
+
+fn is_tagged(directory: &OwnedFd) -> io::Result<bool> {
+    match fs::openat(directory, TAG, OFlags::RDONLY | CAREFULLY, Mode::empty()) {
+        Ok(tag) => {
+            let mut content = [0; TAG_CONTENT.len() + 1];
+            let len = rustix::io::pread(&tag, &mut content, 0)?;
+            Ok(content[..len] == *TAG_CONTENT)
+        }
+        Err(Errno::NOENT | Errno::LOOP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether there is nothing but perhaps a tag that a crash left unfinished.
+fn holds_only_tag(directory: &OwnedFd) -> io::Result<bool> {
+    for entry in fs::Dir::read_from(directory)? {
+        if ![".", "..", TAG]
+            .map(str::as_bytes)
+            .contains(&entry?.file_name().to_bytes())
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn write_tag(directory: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | CAREFULLY;
+    let tag = fs::openat(directory, TAG, flags, PRIVATE_FILE)?;
+    rustix::io::pwrite(&tag, TAG_CONTENT, 0)?;
+    Ok(())
 }
 
 /// Opens the private directory `name` below `parent`, creating it if need be.
@@ -357,14 +417,69 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_are_found() {
+    fn only_our_other_versions_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["v0", "v7", "v07", "vx", "photos"] {
+        for name in ["v0", "v7", "v07", "vx", "v2", "photos"] {
             create_dir(dir.path().join(name)).unwrap();
+            if name != "v2" {
+                write(dir.path().join(name).join("CACHEDIR.TAG"), TAG_CONTENT).unwrap();
+            }
         }
+        symlink(dir.path().join("v7"), dir.path().join("v3")).unwrap();
         let directory = Directory::open(dir.path()).unwrap();
         let mut others = directory.other_versions().unwrap();
         others.sort();
         assert_eq!(others, ["v0", "v7"]);
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = dir.path().join("v1");
+        create_dir(&theirs).unwrap();
+        write(theirs.join("main.c"), "int main;").unwrap();
+        let refused = Directory::open(dir.path()).unwrap_err();
+        assert!(refused.to_string().contains("not a cache"), "{refused}");
+        assert!(!theirs.join("CACHEDIR.TAG").exists());
+    }
+
+    #[test]
+    fn an_unfinished_tag_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Directory::open(dir.path()).unwrap());
+        let tag = dir.path().join("v1/CACHEDIR.TAG");
+        write(&tag, &TAG_CONTENT[..10]).unwrap();
+        drop(Directory::open(dir.path()).unwrap());
+        assert_eq!(std::fs::read(&tag).unwrap(), TAG_CONTENT);
+    }
+
+    #[test]
+    fn other_processes_see_the_lock_and_we_see_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = Directory::open(dir.path()).unwrap();
+        let lock = dir.path().join("lock");
+        let flock = |command: &[&str]| {
+            let mut flock = std::process::Command::new("flock");
+            flock.arg("--nonblock").arg(&lock).args(command);
+            flock.stdin(std::process::Stdio::piped());
+            flock.stdout(std::process::Stdio::piped());
+            flock.spawn().expect("util-linux is installed")
+        };
+        assert_eq!(flock(&["true"]).wait().unwrap().code(), Some(1));
+        drop(ours);
+        // `cat` lives until its input ends, and answers once the lock is taken.
+        let mut theirs = flock(&["cat"]);
+        let (mut input, output) = (theirs.stdin.take().unwrap(), theirs.stdout.take().unwrap());
+        io::Write::write_all(&mut input, b"!\n").unwrap();
+        io::BufRead::read_line(&mut io::BufReader::new(output), &mut String::new()).unwrap();
+        let refused = Directory::open(dir.path()).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Environment);
+        assert!(
+            refused.to_string().contains("in use by process"),
+            "{refused}"
+        );
+        drop(input);
+        assert!(theirs.wait().unwrap().success());
+        Directory::open(dir.path()).unwrap();
     }
 }

@@ -190,3 +190,54 @@ impl Index {
         holders.flatten().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::identity::Identity;
+    use super::super::identity::tests::{key, version};
+
+    fn name(file: &str) -> Name {
+        Identity::of(&key(file), &version("1", 1)).name()
+    }
+
+    #[test]
+    fn a_former_holder_changes_nothing() {
+        let mut index = Index::default();
+        let a = name("a");
+        index.hold(a, 1, Weak::new(), 1);
+        index.grow(&a, 1, 100);
+        index.hold(a, 2, Weak::new(), 2);
+        index.set(&a, 2, 90);
+        index.grow(&a, 1, 5);
+        index.shrink(&a, 1, 5);
+        index.set(&a, 1, 5);
+        index.release(&a, 1, 3);
+        assert_eq!(index.used(), 90);
+        assert!(index.is_holder(&a, 2) && !index.is_holder(&a, 1));
+        assert_eq!(index.idle()[0].last_use, LastUse::Tick(2));
+        index.shrink(&a, 2, 1000);
+        assert_eq!(index.used(), 0);
+        index.release(&a, 2, 4);
+        assert!(!index.knows(&a));
+    }
+
+    #[test]
+    fn everything_counts_until_it_is_removed() {
+        let mut index = Index::default();
+        let footprint = Footprint { disk: 70, used: 5 };
+        index.found(name("a"), footprint);
+        index.found_other_version("v0".into(), 30);
+        index.hold(name("b"), 1, Weak::new(), 1);
+        index.grow(&name("b"), 1, 7);
+        assert_eq!(index.used(), 107);
+        assert_eq!(index.idle().len(), 3);
+        assert!(index.held().is_empty());
+        assert_eq!(index.remove(&name("a")), 70);
+        assert_eq!(index.remove(&name("a")), 0);
+        assert_eq!(index.remove_other_version("v0"), 30);
+        assert_eq!(index.remove(&name("b")), 7);
+        assert_eq!(index.used(), 0);
+    }
+}

@@ -3,7 +3,7 @@
 //! One sparse data file and one block map per artifact version (`files`, `map`, `extents`,
 //! `artifact`) lie in a directory that belongs to one process (`directory`). Blocks are accepted
 //! into memory (`artifact`, `backlog`), written (`writer`), made durable and only then entered in
-//! the map (`syncer`). `evict` and `index` keep the total below its limit, `scan` finds out what
+//! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit, `scan` finds out what
 //! an earlier run left, `health` keeps a sick disk away from readers. [`memory`] is the
 //! process-wide budget in bytes.
 
@@ -18,6 +18,7 @@ mod identity;
 mod index;
 mod map;
 pub mod memory;
+mod persist;
 mod scan;
 mod store;
 mod syncer;

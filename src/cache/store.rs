@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::artifact::CachedArtifact;
-use super::backlog::{Backlog, Turn};
+use super::backlog::{Backlog, STALL, Turn};
 use super::directory::Directory;
 use super::health::Health;
 use super::identity::{Identity, Name};
@@ -33,7 +33,7 @@ pub const BLOCK_SIZE: u64 = 128 * 1024;
 const LEAST_LIMIT: u64 = 4 * BLOCK_SIZE;
 
 /// How long the end waits for a disk operation under way.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The cache directory, locked against a second process. Cheap to clone.
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Cache {
             limit,
             floor,
             index: Mutex::default(),
-            backlog: Backlog::default(),
+            backlog: Backlog::new(STALL),
             syncs: Syncs::default(),
             counters: Counters::default(),
             ticks: AtomicU64::new(1),

@@ -119,6 +119,8 @@ pub(super) fn run(core: &Core) {
                 core.health.failed("syncing", error);
             }
         }
+        // Whoever flushed may want to see them closed.
+        drop(batch.artifacts);
         for done in batch.flushes {
             // Whoever asked may have gone.
             let _ = done.send(());

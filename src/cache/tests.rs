@@ -1,8 +1,9 @@
 //! The cache as a whole, on real files: what readers see through restarts, damage and full disks.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,23 +12,19 @@ use proptest::prelude::*;
 
 use super::identity::Identity;
 use super::identity::tests::{key, version};
-use super::map::HEADER_LEN;
 use super::memory::Budget;
 use super::{BLOCK_SIZE, Cache, CachedArtifact};
 use crate::model::Validator;
 
 const MIB: u64 = 1 << 20;
 
-/// Content that differs from block to block and between seeds.
+/// Content that differs from block to block and between seeds, and is never zero.
 fn content(seed: u64, block: u64, len: u64) -> Bytes {
-    let mut state = seed << 32 ^ block ^ 0x9e37_79b9_7f4a_7c15;
-    let words = (0..len.div_ceil(8)).flat_map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.take(len as usize).collect()
+    let words = [seed, block, !seed, 0x9e37_79b9_7f4a_7c15];
+    let pattern: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut content = pattern.repeat(len.div_ceil(32) as usize);
+    content.truncate(len as usize);
+    content.into()
 }
 
 /// One artifact version with its true content.
@@ -59,6 +56,10 @@ impl Sample {
     fn block(&self, block: u64) -> Bytes {
         let len = BLOCK_SIZE.min(self.validator.size - block * BLOCK_SIZE);
         content(self.seed, block, len)
+    }
+
+    fn open_as(&self, cache: &Cache, file: &str) -> Arc<CachedArtifact> {
+        cache.artifact(&key(file), &self.validator)
     }
 
     /// Hands a block over; whether it was accepted.
@@ -98,12 +99,21 @@ impl Sample {
 }
 
 fn open(dir: &Path) -> Cache {
-    Cache::open(dir, 1 << 30).unwrap()
+    open_greedy(dir, 1 << 30)
 }
 
-/// A cache that leaves nothing free.
+/// A cache that leaves nothing free. The one before it may still be finishing a write.
 fn open_greedy(dir: &Path, limit: u64) -> Cache {
-    Cache::open_with(dir, limit, |_| 0).unwrap()
+    let start = Instant::now();
+    loop {
+        match Cache::open_with(dir, limit, |_| 0) {
+            Err(error) if error.to_string().contains("in use") => {
+                assert!(start.elapsed() < Duration::from_secs(20), "{error}");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            cache => return cache.unwrap(),
+        }
+    }
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -230,4 +240,562 @@ fn an_empty_artifact_is_complete() {
     assert!(artifact.is_complete());
     assert_eq!(artifact.read(0), None);
     assert_eq!(artifact.read_range(&(0..0)), Some(Bytes::new()));
+}
+
+#[test]
+fn no_flipped_bit_is_ever_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(4, BLOCK_SIZE + 300);
+    let cache = open(dir.path());
+    let stored = store(&cache, &sample);
+    for suffix in ["map", "data"] {
+        let path = sample.path(dir.path(), suffix);
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let len = file.metadata().unwrap().len();
+        assert_eq!(
+            len,
+            if suffix == "map" {
+                4112
+            } else {
+                BLOCK_SIZE + 300
+            }
+        );
+        // Every byte, but of the first block only some.
+        for at in (0..len).filter(|at| *at > BLOCK_SIZE - 300 || *at < 4112 || at % 997 == 0) {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ (1 << (at % 8))], at).unwrap();
+            let read = sample.readable(&sample.open(&cache));
+            assert!(read < stored, "byte {at} of {suffix}");
+            file.write_all_at(&byte, at).unwrap();
+        }
+    }
+    assert_eq!(sample.readable(&sample.open(&cache)), stored);
+    assert!(cache.stats().damaged_blocks > 300);
+}
+
+#[test]
+fn no_truncated_file_is_ever_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(5, BLOCK_SIZE + 300);
+    let cache = open(dir.path());
+    let stored = store(&cache, &sample);
+    for suffix in ["map", "data"] {
+        let path = sample.path(dir.path(), suffix);
+        let whole = fs::read(&path).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        let len = whole.len() as u64;
+        for at in (0..len).filter(|at| len < 5000 || len - at < 400 || at % 499 == 0) {
+            file.set_len(at).unwrap();
+            let read = sample.readable(&sample.open(&cache));
+            assert!(read < stored, "{at} bytes of {suffix}");
+            let rest = &whole[at as usize..];
+            file.write_all_at(rest, at).unwrap();
+        }
+    }
+    assert_eq!(sample.readable(&sample.open(&cache)), stored);
+}
+
+/// Stores all of `sample` durably; answers the number of its blocks.
+fn store(cache: &Cache, sample: &Sample) -> u64 {
+    let artifact = sample.open(cache);
+    sample.fill(&artifact);
+    flush(cache);
+    assert_eq!(sample.readable(&artifact), sample.blocks());
+    sample.blocks()
+}
+
+fn flush(cache: &Cache) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(cache.flush());
+}
+
+#[test]
+fn damage_is_repaired_by_fetching_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(6, 5 * BLOCK_SIZE);
+    let cache = open(dir.path());
+    store(&cache, &sample);
+    let data = File::options()
+        .write(true)
+        .open(sample.path(dir.path(), "data"))
+        .unwrap();
+    data.write_all_at(&[0; 4096], 2 * BLOCK_SIZE).unwrap();
+    let artifact = sample.open(&cache);
+    assert_eq!(artifact.read_range(&(BLOCK_SIZE..4 * BLOCK_SIZE)), None);
+    assert!(artifact.has(1) && !artifact.has(2) && artifact.has(3));
+    assert_eq!(artifact.cached_bytes(), 4 * BLOCK_SIZE);
+    assert!(sample.write(&artifact, 2));
+    flush(&cache);
+    drop((artifact, cache));
+    let cache = open(dir.path());
+    assert_eq!(sample.readable(&sample.open(&cache)), 5);
+    assert_eq!(cache.stats().damaged_blocks, 0);
+}
+
+#[test]
+fn a_crash_loses_at_most_what_was_not_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(7, 8 * BLOCK_SIZE);
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    for block in 0..4 {
+        sample.write(&artifact, block);
+    }
+    flush(&cache);
+    for block in 4..8 {
+        sample.write(&artifact, block);
+    }
+    drop((artifact, cache));
+    // Some of the blocks lie in the data file, the map does not know them.
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    assert!(sample.readable(&artifact) >= 4);
+    assert!((0..4).all(|block| artifact.has(block)));
+    assert_eq!(cache.stats().damaged_blocks, 0);
+    sample.fill(&artifact);
+    flush(&cache);
+    assert_eq!(sample.readable(&artifact), 8);
+}
+
+#[test]
+fn a_map_ahead_of_its_data_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(8, 4 * BLOCK_SIZE);
+    let cache = open(dir.path());
+    store(&cache, &sample);
+    drop(cache);
+    // As if a power cut had taken the data but not the map.
+    let data = sample.path(dir.path(), "data");
+    fs::write(&data, vec![0; 4 * BLOCK_SIZE as usize]).unwrap();
+    assert_eq!(sample.readable(&sample.open(&open(dir.path()))), 0);
+    fs::remove_file(&data).unwrap();
+    let cache = open(dir.path());
+    assert_eq!(sample.readable(&sample.open(&cache)), 0);
+    store(&cache, &sample);
+}
+
+#[test]
+fn the_map_of_another_version_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Sample::new(9, MIB), Sample::new(10, MIB));
+    let cache = open(dir.path());
+    store(&cache, &a);
+    store(&cache, &b);
+    for suffix in ["map", "data"] {
+        fs::copy(a.path(dir.path(), suffix), b.path(dir.path(), suffix)).unwrap();
+    }
+    assert_eq!(b.readable(&b.open(&cache)), 0);
+    assert_eq!(b.cached_bytes(&cache), 0);
+    store(&cache, &b);
+    assert_eq!(a.readable(&a.open(&cache)), a.blocks());
+}
+
+#[test]
+fn files_replaced_by_links_and_pipes_are_replaced_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let sample = Sample::new(11, MIB);
+    let cache = open(&dir.path().join("cache"));
+    store(&cache, &sample);
+    for suffix in ["map", "data"] {
+        let path = sample.path(&dir.path().join("cache"), suffix);
+        for kind in ["link", "pipe"] {
+            fs::remove_file(&path).unwrap();
+            match kind {
+                "link" => symlink(&victim, &path).unwrap(),
+                _ => assert!(
+                    Command::new("mkfifo")
+                        .arg(&path)
+                        .status()
+                        .unwrap()
+                        .success()
+                ),
+            }
+            assert_eq!(sample.readable(&sample.open(&cache)), 0, "{kind}");
+            store(&cache, &sample);
+        }
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.is_file());
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+/// Bytes of disk below `dir`.
+fn disk(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let disk = entries.map(|path| match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => disk(&path),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    });
+    disk.sum()
+}
+
+#[test]
+fn the_least_recently_used_leave_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open_greedy(dir.path(), 8 * MIB);
+    let sample = Sample::new(12, MIB);
+    let fill = |file: &str| {
+        let artifact = sample.open_as(&cache, file);
+        sample.fill(&artifact);
+        flush(&cache);
+        assert!(cache.used() <= 8 * MIB);
+        assert!(disk(&dir.path().join("v1")) <= 8 * MIB + 64 * 1024);
+    };
+    let held = sample.open_as(&cache, "held");
+    fill("held");
+    for file in 0..6 {
+        fill(&file.to_string());
+    }
+    drop(sample.open_as(&cache, "1"));
+    for file in 6..9 {
+        fill(&file.to_string());
+    }
+    let cached = |file: &str| cache.cached_bytes(&key(file), &sample.validator) == MIB;
+    assert!(held.is_complete() && sample.readable(&held) == 8);
+    assert!(cached("1") && cached("7") && cached("8"));
+    assert!(!cached("0") && !cached("2"));
+    assert_eq!(cache.stats().damaged_blocks, 0);
+}
+
+#[test]
+fn an_artifact_larger_than_the_limit_streams_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = 40 * MIB;
+    let cache = open_greedy(dir.path(), limit);
+    let sample = Sample::new(13, 100 * MIB);
+    let artifact = sample.open(&cache);
+    for block in 0..sample.blocks() {
+        assert!(sample.write(&artifact, block));
+        assert_eq!(artifact.read(block).unwrap(), sample.block(block));
+        assert!(cache.used() <= limit);
+        if block % 64 == 0 {
+            flush(&cache);
+        }
+    }
+    flush(&cache);
+    assert!(disk(&dir.path().join("v1")) <= limit + MIB);
+    let readable = sample.readable(&artifact) * BLOCK_SIZE;
+    assert!(readable >= limit / 2 && readable <= limit, "{readable}");
+    assert!(artifact.has(sample.blocks() - 1) && !artifact.has(0));
+    assert!(!artifact.is_complete());
+    assert_eq!(cache.stats().damaged_blocks, 0);
+    // What left is really gone from the map too.
+    drop((artifact, cache));
+    let cache = open_greedy(dir.path(), limit);
+    assert_eq!(sample.cached_bytes(&cache), readable);
+    assert_eq!(sample.readable(&sample.open(&cache)) * BLOCK_SIZE, readable);
+    assert_eq!(cache.stats().damaged_blocks, 0);
+}
+
+#[test]
+fn a_lowered_limit_is_met_after_the_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(14, MIB);
+    let cache = open(dir.path());
+    for file in ["a", "b", "c", "d"] {
+        sample.fill(&sample.open_as(&cache, file));
+    }
+    flush(&cache);
+    let used = cache.used();
+    assert!(used > 4 * MIB);
+    drop(cache);
+    let cache = open_greedy(dir.path(), 2 * MIB + MIB / 2);
+    wait_until("evicted", || {
+        let disk = disk(&dir.path().join("v1"));
+        disk > MIB && disk <= 2 * MIB + MIB / 2
+    });
+    assert!(cache.used() <= 2 * MIB + MIB / 2);
+}
+
+#[test]
+fn other_versions_of_the_format_leave_first() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let old = dir.path().join("v0");
+    fs::create_dir_all(old.join("ab")).unwrap();
+    fs::copy(dir.path().join("v1/CACHEDIR.TAG"), old.join("CACHEDIR.TAG")).unwrap();
+    fs::write(old.join("ab/something"), vec![1; 2 * MIB as usize]).unwrap();
+    let cache = open_greedy(dir.path(), 4 * MIB);
+    wait_until("scanned", || cache.used() >= 2 * MIB);
+    let sample = Sample::new(15, MIB);
+    for file in ["a", "b", "c"] {
+        sample.fill(&sample.open_as(&cache, file));
+    }
+    flush(&cache);
+    assert!(!old.exists());
+    for file in ["a", "b", "c"] {
+        assert_eq!(cache.cached_bytes(&key(file), &sample.validator), MIB);
+    }
+}
+
+#[test]
+fn a_cache_too_small_for_a_block_caches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open_greedy(dir.path(), BLOCK_SIZE);
+    let sample = Sample::new(16, MIB);
+    assert!(!sample.write(&sample.open(&cache), 0));
+    assert_eq!(cache.stats().disk_failures, 0);
+}
+
+#[test]
+fn free_space_is_left_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open_with(dir.path(), 1 << 30, |total| total).unwrap();
+    let sample = Sample::new(17, MIB);
+    let artifact = sample.open(&cache);
+    sample.write(&artifact, 0);
+    flush(&cache);
+    assert_eq!(sample.readable(&artifact), 0);
+    assert!(cache.stats().degraded);
+    assert!(!sample.write(&artifact, 1));
+}
+
+#[test]
+fn opening_does_not_wait_for_the_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let one = dir.path().join("one");
+    fs::write(&one, [1; 16]).unwrap();
+    for shelf in 0..256 {
+        fs::create_dir(dir.path().join(format!("v1/{shelf:02x}"))).unwrap();
+    }
+    for file in 0..20_000 {
+        let name = format!("v1/{:02x}/{:02x}{file:062x}.map", file % 256, file % 256);
+        fs::hard_link(&one, dir.path().join(name)).unwrap();
+    }
+    let expected = disk(&dir.path().join("v1")) - 4096;
+    let start = Instant::now();
+    let cache = open(dir.path());
+    let opened = start.elapsed();
+    wait_until("scanned", || cache.used() == expected);
+    let scanned = start.elapsed();
+    assert!(opened < scanned / 2, "open took {opened:?} of {scanned:?}");
+}
+
+#[test]
+fn readers_writers_and_eviction_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = 12 * MIB;
+    let cache = open_greedy(dir.path(), limit);
+    let samples: Vec<Sample> = (20..24)
+        .map(|seed| Sample::new(seed, 5 * MIB + 33))
+        .collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (cache, samples) = (&cache, &samples);
+            scope.spawn(move || {
+                for round in 0..300u64 {
+                    let sample = &samples[((round / 40 + thread / 2) % 4) as usize];
+                    let artifact = sample.open(cache);
+                    let block = round * (7 + thread) % sample.blocks();
+                    match artifact.read(block) {
+                        Some(data) => assert!(data == sample.block(block), "wrong bytes"),
+                        None => assert!(sample.write(&artifact, block)),
+                    }
+                    assert!(cache.used() <= limit);
+                }
+            });
+        }
+    });
+    flush(&cache);
+    let stats = cache.stats();
+    assert!(
+        stats.evicted_bytes > 0 && stats.damaged_blocks == 0,
+        "{stats:?}"
+    );
+    assert!(!stats.degraded);
+}
+
+/// A small filesystem of its own; `None` where that is not possible.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("mode=0700,{options}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]);
+        mount.arg(dir.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped: this test needs to mount a tmpfs");
+        }
+        mounted.then_some(Tmpfs(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
+    }
+}
+
+#[test]
+fn a_full_disk_fails_no_reader_and_is_used_again_when_it_has_space() {
+    let Some(tmpfs) = Tmpfs::mount("size=1M") else {
+        return;
+    };
+    let cache = open_greedy(&tmpfs.path().join("cache"), 1 << 30);
+    let sample = Sample::new(30, 2 * MIB);
+    let artifact = sample.open(&cache);
+    // Someone else takes everything: reads miss, nothing fails.
+    let hog = tmpfs.path().join("hog");
+    let mut all = MIB as usize;
+    while fs::write(&hog, vec![1; all]).is_err() {
+        all -= 4096;
+    }
+    sample.write(&artifact, 0);
+    flush(&cache);
+    assert!(cache.stats().degraded);
+    assert_eq!(sample.readable(&artifact), 0);
+    assert!(!sample.write(&artifact, 0));
+    fs::remove_file(&hog).unwrap();
+    wait_until("well again", || sample.write(&artifact, 0));
+    flush(&cache);
+    assert!(!cache.stats().degraded);
+    // More than fits: the cache lives with what there is.
+    for block in 0..sample.blocks() {
+        assert!(sample.write(&artifact, block));
+        flush(&cache);
+        assert_eq!(artifact.read(block).unwrap(), sample.block(block));
+    }
+    assert!(!cache.stats().degraded);
+    assert!(sample.readable(&artifact) < 8);
+}
+
+#[test]
+fn a_filesystem_without_room_for_files_fails_no_reader() {
+    let Some(tmpfs) = Tmpfs::mount("size=16M,nr_inodes=6") else {
+        return;
+    };
+    let cache = open_greedy(tmpfs.path(), 1 << 30);
+    let sample = Sample::new(31, MIB);
+    let artifact = sample.open(&cache);
+    assert!(sample.write(&artifact, 0));
+    flush(&cache);
+    assert_eq!(artifact.read(0), None);
+    assert!(cache.stats().degraded);
+    assert!(!sample.write(&artifact, 1));
+}
+
+#[test]
+fn an_unmounted_disk_is_not_written_to() {
+    let Some(tmpfs) = Tmpfs::mount("size=16M") else {
+        return;
+    };
+    let cache = open_greedy(tmpfs.path(), 1 << 30);
+    let sample = Sample::new(32, MIB);
+    let artifact = sample.open(&cache);
+    sample.write(&artifact, 0);
+    flush(&cache);
+    let unmount = Command::new("umount").arg("-l").arg(tmpfs.path()).status();
+    assert!(unmount.unwrap().success());
+    sample.write(&artifact, 1);
+    flush(&cache);
+    assert!(cache.stats().degraded && !artifact.has(1));
+    assert_eq!(artifact.read(0).unwrap(), sample.block(0));
+    assert_eq!(fs::read_dir(tmpfs.path()).unwrap().count(), 0);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(u8, u64),
+    Read(u8, u64),
+    Close(u8),
+    Forget(u8),
+    Flush,
+    Crash,
+    Damage(u8, u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (file, block) = (0u8..3, 0u64..12);
+    prop_oneof![
+        8 => (file.clone(), block.clone()).prop_map(|(file, block)| Step::Write(file, block)),
+        6 => (file.clone(), block.clone()).prop_map(|(file, block)| Step::Read(file, block)),
+        1 => file.clone().prop_map(Step::Close),
+        1 => file.clone().prop_map(Step::Forget),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Crash),
+        1 => (file, block).prop_map(|(file, block)| Step::Damage(file, block)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever happens, a read is a miss or the truth; and without eviction, forgetting, damage
+    /// or a crash it is the truth.
+    #[test]
+    fn reads_are_true_or_misses(
+        steps in proptest::collection::vec(step(), 1..60), small: bool,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = if small { 2 * MIB } else { 1 << 30 };
+        let mut cache = open_greedy(dir.path(), limit);
+        let samples: Vec<Sample> =
+            (40..43).map(|seed| Sample::new(seed, 11 * BLOCK_SIZE + 5)).collect();
+        let mut open: Vec<Option<Arc<CachedArtifact>>> = vec![None; 3];
+        let mut durable = [[false; 12]; 3];
+        let mut accepted = [[false; 12]; 3];
+        for step in steps {
+            match step {
+                Step::Write(file, block) => {
+                    let (file, sample) = (usize::from(file), &samples[usize::from(file)]);
+                    let artifact = open[file].get_or_insert_with(|| sample.open(&cache));
+                    // A block that seems present is not written again, damaged or not.
+                    accepted[file][block as usize] |= !artifact.has(block);
+                    prop_assert!(sample.write(artifact, block));
+                }
+                Step::Read(file, block) => {
+                    let (file, sample) = (usize::from(file), &samples[usize::from(file)]);
+                    let artifact = open[file].get_or_insert_with(|| sample.open(&cache));
+                    let read = artifact.read(block);
+                    prop_assert!(read.is_some() || small || !accepted[file][block as usize]);
+                    prop_assert!(read.is_none_or(|data| data == sample.block(block)));
+                }
+                Step::Close(file) => open[usize::from(file)] = None,
+                Step::Forget(file) => {
+                    let file = usize::from(file);
+                    cache.forget(&key("a.tar"), &samples[file].validator);
+                    open[file] = None;
+                    durable[file] = [false; 12];
+                    accepted[file] = [false; 12];
+                }
+                Step::Flush => {
+                    flush(&cache);
+                    prop_assert!(cache.used() <= limit);
+                    durable = accepted;
+                }
+                Step::Crash => {
+                    open.fill(None);
+                    drop(cache);
+                    cache = open_greedy(dir.path(), limit);
+                    accepted = durable;
+                }
+                Step::Damage(file, block) => {
+                    let file = usize::from(file);
+                    flush(&cache);
+                    durable = accepted;
+                    let path = samples[file].path(dir.path(), "data");
+                    if let Ok(data) = File::options().write(true).open(path) {
+                        data.write_all_at(b"damage", block * BLOCK_SIZE).unwrap();
+                        durable[file][block as usize] = false;
+                        accepted[file][block as usize] = false;
+                    }
+                }
+            }
+        }
+    }
 }

@@ -6,13 +6,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::artifact::{CachedArtifact, Run};
+use super::artifact::CachedArtifact;
 use super::backlog::Turn;
 use super::evict::{self, Candidate, LastUse};
 use super::files;
 use super::identity::Name;
 use super::index::Whole;
 use super::lock;
+use super::persist::Run;
 use super::store::{BLOCK_SIZE, Core};
 
 /// Most blocks written at once: 8 MiB.
@@ -52,7 +53,7 @@ impl Core {
         let mut written = 0;
         while let Some(run) = artifact.next_run(next, longest) {
             next = run.range().end;
-            let stored = self.health.may_write() && self.note(self.store(artifact, &run));
+            let stored = self.health.may_write() && self.try_store(artifact, &run);
             if stored {
                 written += run.bytes();
             }
@@ -66,16 +67,21 @@ impl Core {
         }
     }
 
-    /// Tells the health of the disk by `outcome`, and whether it was good.
-    fn note(&self, outcome: io::Result<()>) -> bool {
-        match outcome {
-            Ok(()) => self.health.worked(),
-            Err(ref error) => self.health.failed("writing", error),
+    /// Writes `run`; tells whether it is in the data file now, and the health of the disk.
+    fn try_store(&self, artifact: &CachedArtifact, run: &Run) -> bool {
+        match self.store(artifact, run) {
+            Ok(stored) => {
+                self.health.worked();
+                stored
+            }
+            Err(error) => {
+                self.health.failed("writing", error);
+                false
+            }
         }
-        outcome.is_ok()
     }
 
-    fn store(&self, artifact: &CachedArtifact, run: &Run) -> io::Result<()> {
+    fn store(&self, artifact: &CachedArtifact, run: &Run) -> io::Result<bool> {
         if !self.directory.is_in_place() {
             return Err(io::Error::other(
                 "the directory is not where it was: was its filesystem unmounted?",
@@ -84,13 +90,15 @@ impl Core {
         // Filesystems allocate whole pages.
         let disk = run.bytes().next_multiple_of(4096);
         self.make_room(disk)?;
-        let files = artifact.files()?;
+        let Some(files) = artifact.files()? else {
+            return Ok(false);
+        };
         lock(&self.index).grow(artifact.name(), artifact.number(), disk);
         let written = files.write(&run.blocks, run.first * BLOCK_SIZE);
         if written.is_err() {
             self.shrink(artifact.name(), artifact.number(), disk);
         }
-        written
+        written.map(|()| true)
     }
 
     /// Evicts until `incoming` bytes may be written.

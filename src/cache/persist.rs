@@ -1,0 +1,202 @@
+//! How the blocks of one artifact version get to disk and leave it: what the cache's threads do
+//! with a [`CachedArtifact`].
+//!
+//! Only the writer thread writes and punches the data file; map entries are written under
+//! `map_writes`, by the syncer for what became durable and by the writer for what leaves.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::artifact::{CachedArtifact, Waiting};
+use super::extents::{EXTENT_BLOCKS, Extents};
+use super::files::{self, Files};
+use super::lock;
+use super::map::HEADER_LEN;
+use super::store::BLOCK_SIZE;
+
+/// Adjacent blocks to write.
+pub(super) struct Run {
+    pub(super) first: u64,
+    pub(super) blocks: Vec<Bytes>,
+}
+
+impl Run {
+    /// The blocks.
+    pub(super) fn range(&self) -> Range<u64> {
+        self.first..self.first + self.blocks.len() as u64
+    }
+
+    /// Bytes of data.
+    pub(super) fn bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.len() as u64).sum()
+    }
+}
+
+impl CachedArtifact {
+    /// Takes over what is on disk, once. Anything damaged counts as absent.
+    pub(super) fn load(&self) {
+        self.loaded.call_once(|| {
+            if self.refused.load(Relaxed) {
+                return;
+            }
+            if let Err(error) = self.try_load() {
+                self.core.health.failed("opening an artifact", error);
+            }
+        });
+    }
+
+    fn try_load(&self) -> io::Result<()> {
+        let (directory, name) = (&self.core.directory, &self.name);
+        let Some(footprint) = files::footprint(directory, name)? else {
+            return Ok(());
+        };
+        // Useless files take space too, until the first block replaces them.
+        lock(&self.core.index).set(name, self.number, footprint.disk);
+        let Some(files) = Files::open(directory, name, self.identity.salt())? else {
+            return Ok(());
+        };
+        let mut extents = Extents::new(self.geometry);
+        if files.load(&self.identity, |block, crc| extents.load(block, crc))? {
+            files.touch();
+            // Only this and the writer set it, and the writer has no block yet.
+            let _ = self.files.set(files);
+            lock(&self.state).extents = extents;
+        }
+        Ok(())
+    }
+
+    /// For the writer: the files, created if need be; `None` if this artifact is not cached any
+    /// more, or cannot be on this filesystem.
+    pub(super) fn files(&self) -> io::Result<Option<&Files>> {
+        if let Some(files) = self.files.get() {
+            return Ok(Some(files));
+        }
+        // Under the lock nobody else can take this name meanwhile.
+        let mut index = lock(&self.core.index);
+        if !index.is_holder(&self.name, self.number) {
+            return Ok(None);
+        }
+        match Files::create(&self.core.directory, &self.identity) {
+            Ok(files) => {
+                index.set(&self.name, self.number, HEADER_LEN as u64);
+                Ok(Some(self.files.get_or_init(|| files)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                self.refused.store(true, Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// For the writer: begins a turn. What is accepted from now on makes another one.
+    pub(super) fn begin_turn(&self) {
+        lock(&self.state).queued = false;
+    }
+
+    /// For the writer: the next adjacent blocks from `from` on, at most `longest` of them.
+    pub(super) fn next_run(&self, from: u64, longest: usize) -> Option<Run> {
+        let state = lock(&self.state);
+        let mut waiting = state.waiting.range(from..).take(longest);
+        let (first, Waiting { data, .. }) = waiting.next()?;
+        let mut blocks = vec![data.clone()];
+        for ((block, next), expected) in waiting.zip(first + 1..) {
+            if *block != expected {
+                break;
+            }
+            blocks.push(next.data.clone());
+        }
+        Some(Run {
+            first: *first,
+            blocks,
+        })
+    }
+
+    /// For the writer: `blocks` no longer wait; they were `written` or are given up.
+    pub(super) fn settle(&self, blocks: Range<u64>, written: bool) {
+        let tick = self.core.tick();
+        let mut state = lock(&self.state);
+        for block in blocks {
+            if let Some(waiting) = state.waiting.remove(&block)
+                && written
+            {
+                state.extents.install(block, waiting.crc, tick);
+            }
+        }
+    }
+
+    /// Gives up everything that waits.
+    pub(super) fn give_up_waiting(&self) {
+        let waiting = std::mem::take(&mut lock(&self.state).waiting);
+        drop(waiting);
+    }
+
+    /// Makes what is written durable and then says so in the map.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let Some(files) = self.files.get() else {
+            return Ok(());
+        };
+        if lock(&self.state).extents.begin_sync() {
+            let synced = files.sync_data();
+            let lost = lock(&self.state).extents.end_sync(synced.is_ok());
+            self.core.shrink(&self.name, self.number, lost);
+            synced?;
+        }
+        let _writing = lock(&self.map_writes);
+        self.write_map(files)
+    }
+
+    /// Makes the map and the names of the files durable.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        self.files.get().map_or(Ok(()), Files::sync_names)
+    }
+
+    /// Brings the map on disk up to date. `map_writes` must be held.
+    fn write_map(&self, files: &Files) -> io::Result<()> {
+        let runs = lock(&self.state).extents.map_changes();
+        if !runs.is_empty() {
+            files.write_map(&runs)?;
+            lock(&self.state).extents.mapped(&runs);
+        }
+        Ok(())
+    }
+
+    /// Each extent on disk: its index, bytes, and when it was last used.
+    pub(super) fn usage(&self) -> Vec<(u64, u64, u64)> {
+        lock(&self.state).extents.usage().collect()
+    }
+
+    /// For the writer: gives the space of `extents` back to the filesystem. The map is durable
+    /// first, so that not even a power cut leaves it naming bytes that are gone; if that fails the
+    /// space is needed all the same, and the checksums tell.
+    pub(super) fn evict(&self, extents: &[u64]) -> io::Result<()> {
+        let Some(files) = self.files.get() else {
+            return Ok(());
+        };
+        let _writing = lock(&self.map_writes);
+        let bytes = {
+            let mut state = lock(&self.state);
+            extents
+                .iter()
+                .map(|index| state.extents.forget_extent(*index))
+                .sum()
+        };
+        let mapped = self.write_map(files).and_then(|()| files.sync_map());
+        const EXTENT: u64 = EXTENT_BLOCKS * BLOCK_SIZE;
+        for index in extents {
+            files.punch(index * EXTENT, EXTENT)?;
+        }
+        self.core.shrink(&self.name, self.number, bytes);
+        mapped
+    }
+
+    /// Takes no more blocks and has none.
+    pub(super) fn refuse(&self) {
+        self.refused.store(true, Relaxed);
+        lock(&self.state).extents.clear();
+        self.give_up_waiting();
+    }
+}
