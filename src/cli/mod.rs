@@ -5,7 +5,9 @@
 //! one place that reads the process environment.
 
 mod config;
+mod ls;
 mod mount;
+mod table;
 mod unmount;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -36,7 +38,7 @@ struct Global {
     /// $XDG_CONFIG_HOME/mongo-backupfs/config.toml, then /etc/mongo-backupfs/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How much is logged [default: info for mount, else warn]
+    /// How much is logged [default: info for mount, error for ls, else warn]
     #[arg(
         long,
         global = true,
@@ -64,6 +66,8 @@ enum Command {
     Mount(mount::Args),
     /// End a mount and wait for its process
     Unmount(unmount::Args),
+    /// List the backups without mounting them
+    Ls(ls::Args),
     /// Check, show or find the configuration
     Config(config::Args),
 }
@@ -73,6 +77,8 @@ impl Command {
     fn log_level(&self) -> LogLevel {
         match self {
             Command::Mount(_) => LogLevel::Info,
+            // What it cannot list it tells itself.
+            Command::Ls(_) => LogLevel::Error,
             Command::Unmount(_) | Command::Config(_) => LogLevel::Warn,
         }
     }
@@ -81,6 +87,7 @@ impl Command {
         match self {
             Command::Mount(args) => mount::run(context, args),
             Command::Unmount(args) => unmount::run(args),
+            Command::Ls(args) => ls::run(context, args),
             Command::Config(args) => config::run(context, args),
         }
     }
@@ -91,12 +98,15 @@ impl Command {
 enum Exit {
     /// Everything was done.
     Done,
+    /// Some of it failed and was told.
+    Partly,
 }
 
 impl From<Exit> for u8 {
     fn from(exit: Exit) -> u8 {
         match exit {
             Exit::Done => 0,
+            Exit::Partly => 3,
         }
     }
 }
