@@ -6,6 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use jiff::Timestamp;
+use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
+use mongo_backupfs::sim::{Content, Sim, SimBuilder};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A home directory of its own, and nothing else in the environment.
@@ -270,6 +274,124 @@ fn ls_says_what_it_cannot_list() {
         let told = answer.failure(1);
         assert!(told.contains("127.0.0.1:1"), "{told}");
         assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+/// A simulated Atlas with one cluster `c0` that has two snapshots.
+async fn cloud() -> Sim {
+    let snapshot = |time: &str| {
+        let started: Timestamp = time.parse().unwrap();
+        Snapshot::at(started).content(Content::noise(1, 1000))
+    };
+    let cluster = Cluster::new("c0", Tier::M2)
+        .snapshot(snapshot("2024-03-01T02:00:00Z"))
+        .snapshot(snapshot("2024-03-02T02:00:00Z"));
+    let builder = SimBuilder::new()
+        .keys("public-canary", "private-canary")
+        .project(Project::new("p").cluster(cluster));
+    Sim::start(builder).await.unwrap()
+}
+
+/// The account `name` at `sim`.
+fn account(name: &str, sim: &Sim) -> String {
+    UNREACHABLE
+        .replace("\"atlas\"\nkind", &format!("{name:?}\nkind"))
+        .replace("http://127.0.0.1:1", sim.base_url())
+        .replace("\"p\"", &format!("{:?}", sim.project_id()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ls_lists_files_for_free() {
+    let sim = cloud().await;
+    let home = Home::new();
+    home.configure(&account("shop", &sim), 0o600);
+    let [older, newer]: [String; 2] = sim.snapshot_ids("c0").try_into().unwrap();
+    let directory = |id: &str, day: u8| format!("shop/c0/202403{day:02}T020000Z-{id}");
+
+    let told = home.run(&["ls"]);
+    let lines: Vec<&str> = told.success().lines().collect();
+    assert_eq!(lines.len(), 3, "{told:?}");
+    assert!(lines[0].starts_with(&directory(&older, 1)), "{told:?}");
+    assert!(lines[1].starts_with(&directory(&newer, 2)), "{told:?}");
+    assert!(lines[1].ends_with("  unknown  none"), "{told:?}");
+    let target = directory(&newer, 2).replace("shop/c0/", "");
+    assert_eq!(lines[2], format!("shop/c0/latest -> {target}"));
+    assert_eq!(told.stderr, "");
+
+    let told = home.run(&["ls", "shop/c0/latest", "-l"]);
+    let lines: Vec<&str> = told.success().lines().collect();
+    assert_eq!(lines.len(), 2, "{told:?}");
+    assert!(lines[0].starts_with("STATE  "), "{told:?}");
+    assert!(lines[1].contains(&directory(&newer, 2)), "{told:?}");
+
+    let told = home.run(&["ls", "--json", "/shop/c0"]);
+    let rows: Value = serde_json::from_str(told.success()).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 3);
+    let file = &rows[0];
+    for (key, value) in [
+        ("kind", "file"),
+        ("provider", "shop"),
+        ("instance", "c0"),
+        ("size_is", "unknown"),
+        ("state", "none"),
+        ("started", "2024-03-01T02:00:00Z"),
+    ] {
+        assert_eq!(file[key], value, "{key} in {told:?}");
+    }
+    assert_eq!(file["size"], Value::Null);
+    assert_eq!(rows[2]["kind"], "symlink");
+    assert_eq!(rows[2]["target"], target.as_str());
+
+    assert_eq!(sim.bill().tasks_created, 0);
+    let left: Vec<_> = fs::read_dir(home.directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "nothing but the configuration: {left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failing_account_does_not_hide_the_other() {
+    let sim = cloud().await;
+    let home = Home::new();
+    home.configure(&format!("{UNREACHABLE}{}", account("shop", &sim)), 0o600);
+    let told = home.run(&["ls", "--json"]);
+    assert_eq!(told.code, Some(3), "{told:?}");
+    let rows: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 3);
+    assert_eq!(told.stderr.lines().count(), 1, "{told:?}");
+    assert!(told.stderr.starts_with("mongo-backupfs: "), "{told:?}");
+    assert!(told.stderr.contains("/atlas: "), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_one_line() {
+    let sim = cloud().await;
+    let home = Home::new();
+    let wrong = account("shop", &sim).replace("private-canary", "wrong-canary");
+    home.configure(&wrong, 0o600);
+    let answer = home.run(&["ls", "shop/c0"]);
+    let told = answer.failure(1);
+    assert!(!told.contains("canary"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_logged_at_any_level() {
+    let sim = cloud().await;
+    let home = Home::new();
+    home.configure(&account("shop", &sim), 0o600);
+    for format in ["text", "json"] {
+        let mut command = home.command(&["ls", "--log-level", "trace", "--log-format", format]);
+        let told = Answer::of(command.env("RUST_LOG", "trace"));
+        told.success();
+        assert!(!told.stderr.contains("canary"), "{told:?}");
+        assert!(!told.stderr.contains("Digest"), "{told:?}");
+        for line in told.stderr.lines().filter(|_| format == "json") {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert!(
+                line["target"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("mongo_backupfs")
+            );
+        }
     }
 }
 
