@@ -33,7 +33,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     async fn find_task(&self, of: &ShardRef) -> Result<Found>;
 
     /// Creates a download task: the only call that can cost money. Never retried once the request
-    /// may have had an effect: then the error is [`Kind::OutcomeUnknown`].
+    /// may have had an effect: then the error is [`Kind::OutcomeUnknown`], and any other one
+    /// ([`Kind::Unreachable`], say) means that it surely had none.
     async fn create_task(&self, of: &ShardRef) -> Result<Task>;
 
     /// Where `task` stands now.

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{Error, Kind, Retry, one_line};
-use crate::model::{Found, ShardRef, Task, TaskKey, TaskState};
+use crate::model::{Found, ShardRef, Task, TaskState};
 use crate::providers::Provider;
-use crate::secret::SafeUrl;
-use crate::tasks::engine::{Running, Shared, label};
 use crate::tasks::ledger::{Intention, Ledger, Record, Write, word};
 use crate::tasks::lifecycle::{Action, Attempt, Event, Failure, Known, Rules};
 use crate::tasks::policy;
+use crate::tasks::request::{Request, Sent, is_refusal, without_links};
+use crate::tasks::share::{Running, label, stopping};
 
 /// How long after a failure no new open creates again.
 const COOL_DOWN: Duration = Duration::from_secs(5 * 60);
@@ -122,9 +122,8 @@ impl Course {
                 })
             }
             Err(error) => {
-                let passing = error.kind().retry() == Retry::Backoff;
                 self.note(error, footing);
-                Event::FindFailed { passing }
+                Event::FindFailed
             }
         }
     }
@@ -153,7 +152,7 @@ impl Course {
     async fn create(&self, footing: &mut Footing) -> Created {
         let shared = Arc::clone(&self.running.shared);
         if shared.stop.is_cancelled() {
-            return Created::Ended(Error::new(Kind::Stopping, "the mount is shutting down"));
+            return Created::Ended(stopping());
         }
         let request = Request {
             shared: Arc::clone(&shared),
@@ -225,8 +224,10 @@ impl Course {
             }),
             Failure::MayNotCreate => {
                 let reason = self.running.drive.adopt_only.clone().unwrap_or_default();
-                self.deny(format!("there is no download task for {key}; {reason}"))
-                    .await
+                self.deny(format!(
+                    "there is no live download task for {key}: {reason}"
+                ))
+                .await
             }
             Failure::MayNotReplace(task) => {
                 let reason = format!(
@@ -336,76 +337,6 @@ enum Created {
     Ended(Error),
 }
 
-/// One create request, from its intent to its answer.
-struct Request {
-    shared: Arc<Shared>,
-    key: TaskKey,
-    provider: Arc<dyn Provider>,
-    target: ShardRef,
-    revision: u64,
-}
-
-enum Sent {
-    /// With this task.
-    Answered(Task),
-    /// With this error.
-    Failed(Error),
-    /// Not sent: no intent could be opened.
-    Not(Intention),
-    /// Not sent: the ledger failed.
-    NoLedger(Error),
-}
-
-impl Request {
-    async fn send(self) -> Sent {
-        let (ledger, clock) = (&self.shared.ledger, &self.shared.clock);
-        let limit = self.shared.options.max_tasks_per_day;
-        let label = label(&self.key);
-        let opened = ledger.intend(&self.key, self.revision, limit, clock.now());
-        match opened.await {
-            Ok(Intention::Open(_)) => {}
-            Ok(not) => return Sent::Not(not),
-            Err(error) => {
-                return Sent::NoLedger(
-                    error.context(format!("no download task was created for {label}")),
-                );
-            }
-        }
-        tracing::info!(task = %label, "intent is durable, creating");
-        match self.provider.create_task(&self.target).await {
-            Ok(task) => {
-                let task = without_links(task);
-                ledger.answer(&self.key, &task, clock.now()).await;
-                tracing::info!(task = %label, id = %one_line(&task.id), state = word(task.state), "created");
-                Sent::Answered(task)
-            }
-            Err(error) => {
-                if is_refusal(error.kind()) {
-                    ledger.withdraw(&self.key).await;
-                }
-                tracing::warn!(task = %label, "create: {error}");
-                Sent::Failed(error)
-            }
-        }
-    }
-}
-
-/// Whether a create that failed so was surely not carried out. All else may have been.
-fn is_refusal(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Busy
-            | Kind::Throttled
-            | Kind::Denied
-            | Kind::Credentials
-            | Kind::NotFound
-            | Kind::Expired
-            | Kind::Unsupported
-            | Kind::TaskFailed
-            | Kind::Config
-    )
-}
-
 /// What an attempt has to know of a row.
 fn known(record: Option<Record>, ledger: &Ledger, now: Timestamp) -> Known {
     let Some(record) = record else {
@@ -431,20 +362,4 @@ fn known(record: Option<Record>, ledger: &Ledger, now: Timestamp) -> Known {
             cooling: now.duration_since(record.changed).unsigned_abs() < COOL_DOWN,
         },
     }
-}
-
-/// `task` with a message that is one line and in which no address shows more than its host: such
-/// words go into the ledger, logs and attributes.
-fn without_links(mut task: Task) -> Task {
-    task.message = task.message.map(|message| {
-        let words: Vec<String> = one_line(&message)
-            .split_whitespace()
-            .map(|word| match word.find("://") {
-                None => word.to_owned(),
-                Some(_) => SafeUrl::parse(word).map_or("…".into(), |url| url.to_string()),
-            })
-            .collect();
-        words.join(" ")
-    });
-    task
 }

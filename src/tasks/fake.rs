@@ -53,24 +53,38 @@ pub(super) struct World {
     pub(super) born: Option<TaskState>,
     /// What a new task's polls say, one after the other; then `Ready`.
     pub(super) course: VecDeque<TaskState>,
+    /// The particulars of new tasks.
+    pub(super) percent: Option<u8>,
+    pub(super) message: Option<String>,
+    /// How long new artifacts are kept after `now`.
+    pub(super) life: Option<Duration>,
+    pub(super) now: Option<Timestamp>,
 }
 
 /// The provider.
 #[derive(Debug)]
 pub(super) struct Fake {
     world: Mutex<World>,
-    /// Creates pass here before and after they are carried out, when it is closed to them.
-    pub(super) before: Semaphore,
-    pub(super) after: Semaphore,
+    /// Creates pass here before and after they are carried out.
+    before: Semaphore,
+    after: Semaphore,
 }
 
 impl Fake {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Fake {
             world: Mutex::default(),
-            before: Semaphore::new(Semaphore::MAX_PERMITS),
-            after: Semaphore::new(Semaphore::MAX_PERMITS),
+            before: Semaphore::new(1000),
+            after: Semaphore::new(1000),
         })
+    }
+
+    /// Lets so many more creates pass before and after they are carried out.
+    pub(super) fn gate(&self, before: usize, after: usize) {
+        for (gate, permits) in [(&self.before, before), (&self.after, after)] {
+            gate.forget_permits(usize::MAX);
+            gate.add_permits(permits);
+        }
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -143,10 +157,15 @@ impl Provider for Fake {
             Create::Answer | Create::LostAfter | Create::Panic => {
                 let mut world = self.world();
                 world.bill += 1;
-                let made = task(
-                    &format!("t{}", world.bill),
-                    world.born.unwrap_or(TaskState::Queued),
-                );
+                let made = Task {
+                    percent: world.percent,
+                    message: world.message.clone(),
+                    expires: world.now.zip(world.life).map(|(now, life)| now + life),
+                    ..task(
+                        &format!("t{}", world.bill),
+                        world.born.unwrap_or(TaskState::Queued),
+                    )
+                };
                 world.tasks.push((of.key(), made.clone()));
                 made
             }

@@ -29,6 +29,9 @@ const REQUESTS: u32 = 2;
 /// The longest pause between two polls, unless the first one is longer.
 const SLOWEST: Duration = Duration::from_secs(120);
 
+/// The pause before another process is looked after that is between its intent and the answer.
+const HELD: Duration = Duration::from_secs(1);
+
 /// How often readers must have found an artifact gone before that outweighs a provider that says
 /// it is ready: a store may err once.
 const BELIEVED: u8 = 2;
@@ -74,16 +77,13 @@ pub struct Rules {
     pub first_poll: Duration,
 }
 
-/// What happened.
+/// What came of the last [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The provider answered the look.
     Found(Found),
-    /// The look failed; `passing` when another may succeed.
-    FindFailed {
-        /// Whether the failure passes.
-        passing: bool,
-    },
+    /// The look failed, for as long as the provider was ready to repeat it.
+    FindFailed,
     /// The create was answered with a task.
     Created(Task),
     /// The create may have been carried out.
@@ -95,7 +95,7 @@ pub enum Event {
     },
     /// The provider answered the poll.
     Polled(Task),
-    /// The provider no longer knows the task.
+    /// The provider does not know the polled task.
     Vanished,
     /// The poll failed; `passing` when another may succeed.
     PollFailed {
@@ -159,7 +159,7 @@ pub struct Attempt {
     pace: Pace,
     /// The last task known to have ended: what a create would replace.
     ended: Option<Task>,
-    /// A ready answer for this id is not believed: readers found the artifact gone.
+    /// The task of this id is not believed to be ready: readers found its artifact gone.
     gone: Option<String>,
     /// Requests of unknown outcome sent by this attempt.
     lost: u32,
@@ -170,13 +170,28 @@ enum Phase {
     /// No live task is known and no intent is open.
     Looking,
     /// An intent is open.
-    Resolving { held: bool, looks: usize },
+    Resolving(Doubt),
     /// A create was asked for.
     Creating,
-    /// A task is known; `alive` once this attempt saw it so.
-    Polling { task: Task, alive: bool },
+    /// A task is known; `alive` once this attempt saw it so, `missed` by so many polls in a row.
+    Polling {
+        task: Task,
+        alive: bool,
+        missed: usize,
+    },
     /// Nothing more will happen.
     Over,
+}
+
+/// A request of unknown outcome, and the looks for what it made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Doubt {
+    /// Whether it is another process's, which has not had its answer yet.
+    held: bool,
+    /// Looks without a live task.
+    looks: usize,
+    /// A failed task that was not known before: what it made, if the looks show nothing better.
+    failed: Option<Task>,
 }
 
 impl Attempt {
@@ -194,11 +209,18 @@ impl Attempt {
             Known::Absent => Action::Find(Duration::ZERO),
             Known::Intended { held, ended } => {
                 attempt.ended = ended;
-                attempt.phase = Phase::Resolving { held, looks: 0 };
+                attempt.phase = Phase::Resolving(Doubt {
+                    held,
+                    ..Doubt::default()
+                });
                 Action::Find(Duration::ZERO)
             }
             Known::Live(task) => {
-                attempt.phase = Phase::Polling { task, alive: false };
+                attempt.phase = Phase::Polling {
+                    task,
+                    alive: false,
+                    missed: 0,
+                };
                 Action::Poll(Duration::ZERO)
             }
             Known::Expired { task, reports } => {
@@ -229,27 +251,15 @@ impl Attempt {
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         match (phase, event) {
             (Phase::Looking, Event::Found(found)) => self.looked(found),
-            (Phase::Looking, Event::FindFailed { .. }) => fail(Failure::Call),
-            (Phase::Resolving { held, looks }, Event::Found(found)) => {
-                self.resolved(held, looks, found)
-            }
-            (Phase::Resolving { held, looks }, Event::FindFailed { passing }) => {
-                // A request of this very attempt is worth waiting for; an old one is looked for by
-                // the next open.
-                if passing && self.lost > 0 {
-                    self.phase = Phase::Resolving { held, looks };
-                    act(Action::Retry(self.pace.next()))
-                } else {
-                    fail(Failure::Call)
-                }
-            }
+            (Phase::Resolving(doubt), Event::Found(found)) => self.resolved(doubt, found),
+            (Phase::Looking | Phase::Resolving(_), Event::FindFailed) => fail(Failure::Call),
             (Phase::Creating, Event::Created(task)) => match task.state {
                 TaskState::Expired => keep(task.clone(), Action::Fail(Failure::Expired(task))),
                 _ => self.adopt(task),
             },
             (Phase::Creating, Event::OutcomeUnknown) => {
                 self.lost += 1;
-                self.resolve(0)
+                self.resolve(Doubt::default())
             }
             (Phase::Creating, Event::Refused { again_after }) => match again_after {
                 Some(wait) => {
@@ -262,12 +272,24 @@ impl Attempt {
                 TaskState::Expired => self.gone(task, alive),
                 _ => self.adopt(task),
             },
-            (Phase::Polling { mut task, alive }, Event::Vanished) => {
-                task.state = TaskState::Expired;
-                self.gone(task, alive)
-            }
-            (Phase::Polling { task, alive }, Event::PollFailed { passing: true }) => {
-                self.phase = Phase::Polling { task, alive };
+            (
+                Phase::Polling {
+                    task,
+                    alive,
+                    missed,
+                },
+                Event::Vanished,
+            ) => self.missed(task, alive, missed + 1),
+            (Phase::Polling { task, alive, .. }, Event::PollFailed { passing: true }) => {
+                // A provider that cannot be asked does not take a ready task away.
+                if task.state == TaskState::Ready {
+                    return act(Action::Done(task));
+                }
+                self.phase = Phase::Polling {
+                    task,
+                    alive,
+                    missed: 0,
+                };
                 act(Action::Poll(self.pace.next()))
             }
             (_, _) => fail(Failure::Call),
@@ -299,45 +321,41 @@ impl Attempt {
     }
 
     /// The answer to a look while an intent is open.
-    fn resolved(&mut self, held: bool, looks: usize, found: Found) -> Step {
-        match found {
-            Found::Task(task) => {
-                let task = self.believe(task);
-                match task.state {
-                    TaskState::Queued | TaskState::Running | TaskState::Ready => self.adopt(task),
-                    _ if held => self.await_holder(),
-                    // Not the one that had failed before: it is what the request made.
-                    TaskState::Failed if !self.knows(&task) => {
-                        keep(task.clone(), Action::Fail(Failure::Failed(task)))
-                    }
-                    // An ended task says nothing about the request, like no task at all.
-                    _ => {
-                        self.ended = Some(task);
-                        self.resolve(looks + 1)
-                    }
-                }
+    fn resolved(&mut self, mut doubt: Doubt, found: Found) -> Step {
+        let task = match found {
+            Found::Task(task) => Some(self.believe(task)),
+            Found::Nothing => None,
+            Found::CannotTell if doubt.held => return self.await_holder(),
+            Found::CannotTell => return fail(Failure::Undecidable),
+        };
+        match task {
+            Some(task) if is_live(&task) => return self.adopt(task),
+            _ if doubt.held => return self.await_holder(),
+            Some(task) if task.state == TaskState::Failed && !self.knows(&task) => {
+                doubt.failed = Some(task);
             }
-            Found::Nothing if held => self.await_holder(),
-            Found::Nothing => self.resolve(looks + 1),
-            Found::CannotTell if held => self.await_holder(),
-            Found::CannotTell => fail(Failure::Undecidable),
+            Some(task) => self.ended = Some(task),
+            None => {}
         }
+        doubt.looks += 1;
+        self.resolve(doubt)
     }
 
-    /// After `looks` looks in vain: look again, or take the request as disproved.
-    fn resolve(&mut self, looks: usize) -> Step {
-        match PAUSES.get(looks) {
-            Some(pause) => {
-                self.phase = Phase::Resolving { held: false, looks };
-                act(Action::Find(*pause))
-            }
+    /// Looks again, or after looks enough takes the request as disproved or as failed.
+    fn resolve(&mut self, doubt: Doubt) -> Step {
+        if let Some(pause) = PAUSES.get(doubt.looks) {
+            self.phase = Phase::Resolving(doubt);
+            return act(Action::Find(*pause));
+        }
+        match doubt.failed {
+            Some(task) => keep(task.clone(), Action::Fail(Failure::Failed(task))),
             None => act(self.create()),
         }
     }
 
     /// Another process is between its intent and the answer.
-    fn await_holder(&mut self) -> Step {
-        act(Action::Restart(self.pace.next()))
+    fn await_holder(&self) -> Step {
+        act(Action::Restart(HELD.min(self.rules.first_poll)))
     }
 
     /// A task that is not expired: wait for it, or end with it.
@@ -347,6 +365,7 @@ impl Attempt {
                 self.phase = Phase::Polling {
                     task: task.clone(),
                     alive: true,
+                    missed: 0,
                 };
                 Action::Poll(self.pace.next())
             }
@@ -355,6 +374,24 @@ impl Attempt {
             TaskState::Failed => Action::Fail(Failure::Failed(task.clone())),
         };
         keep(task, action)
+    }
+
+    /// The provider does not know the task: that may lag behind too, so it takes as many polls.
+    fn missed(&mut self, mut task: Task, alive: bool, missed: usize) -> Step {
+        match PAUSES.get(missed) {
+            Some(pause) => {
+                self.phase = Phase::Polling {
+                    task,
+                    alive,
+                    missed,
+                };
+                act(Action::Poll(*pause))
+            }
+            None => {
+                task.state = TaskState::Expired;
+                self.gone(task, alive)
+            }
+        }
     }
 
     /// The polled task expired. One that was expired before this attempt may be replaced by it,
@@ -402,6 +439,13 @@ impl Attempt {
     }
 }
 
+fn is_live(task: &Task) -> bool {
+    match task.state {
+        TaskState::Queued | TaskState::Running | TaskState::Ready => true,
+        TaskState::Expired | TaskState::Failed => false,
+    }
+}
+
 fn act(action: Action) -> Step {
     Step { keep: None, action }
 }
@@ -438,3 +482,6 @@ impl Pace {
         pause
     }
 }
+
+#[cfg(test)]
+mod tests;

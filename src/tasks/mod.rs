@@ -1,9 +1,10 @@
 //! Download tasks: at most one per (backup, shard), ever paid once.
 //!
 //! [`lifecycle`] is the pure state machine, [`ledger`] its durable memory, [`policy`] says who may
-//! spend, [`engine`] lets any number of openers share one wait, and `drive` carries the machine's
-//! steps out at the provider. Two hosts on one account have two ledgers: each adopts the task it
-//! finds at the provider, and only two first opens within the time of one look can miss each other.
+//! spend, [`engine`] lets any number of openers share one wait, `drive` carries the machine's steps
+//! out at the provider, and `request` is the one that pays. Two hosts on one account have two
+//! ledgers: each adopts the task it finds at the provider, and only two first opens within the time
+//! of one look can miss each other.
 
 mod drive;
 pub mod engine;
@@ -12,6 +13,10 @@ mod fake;
 pub mod ledger;
 pub mod lifecycle;
 pub mod policy;
+mod request;
+mod share;
+mod view;
 
-pub use engine::{Engine, EngineOptions, TaskView, Wait};
+pub use engine::{Engine, EngineOptions, Wait};
 pub use policy::Spender;
+pub use view::TaskView;

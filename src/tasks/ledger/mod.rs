@@ -9,30 +9,29 @@
 //! ledger then knows what could still be read, keeps what it learns in memory, and refuses every
 //! intent. Lock order: `db`, then `mirror`.
 
+mod mirror;
+mod open;
 mod owner;
 mod place;
 mod record;
 mod schema;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactKey, Task, TaskKey, TaskState};
 use crate::tasks::policy;
+use mirror::Mirror;
 use owner::Owner;
-use place::Place;
 
 pub(crate) use record::word;
 pub use record::{ArtifactRecord, Intent, Record};
-
-/// How long a write waits for another process to finish its own.
-const BUSY: Duration = Duration::from_secs(10);
 
 /// The open ledger. Cheap to clone; reads come from memory, writes leave the caller's thread.
 #[derive(Debug, Clone)]
@@ -59,13 +58,6 @@ struct Store {
     _owner: Option<Owner>,
 }
 
-#[derive(Debug, Default)]
-struct Mirror {
-    tasks: HashMap<TaskKey, Record>,
-    artifacts: HashMap<ArtifactKey, ArtifactRecord>,
-    created: u64,
-}
-
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -87,83 +79,6 @@ pub enum Intention {
 }
 
 impl Ledger {
-    /// Opens or creates `state_dir/ledger.sqlite3`; the directory is made 0700.
-    ///
-    /// `Config` when the place cannot be used or trusted. A damaged file is not an error here: the
-    /// ledger opens [closed](Ledger::closed).
-    pub fn open(state_dir: &Path) -> Result<Self> {
-        let place = Place::new(state_dir);
-        place.prepare()?;
-        if !place.is_there()? {
-            if place.log().exists() {
-                return Ok(Self::damaged(&place, "it is missing, but its log is there"));
-            }
-            place.create()?;
-            place.is_there()?;
-        }
-        let owner = Owner::register(&place.owners()).map_err(|error| {
-            Error::new(
-                Kind::Config,
-                format!("{} cannot be used: {error}", place.owners().display()),
-            )
-        })?;
-        match read_write(&place) {
-            Ok((db, mirror)) => Ok(Self::assemble(&place, Some(db), Some(owner), mirror, None)),
-            Err(fault) => Ok(Self::damaged(&place, &fault)),
-        }
-    }
-
-    /// Opens for reading only, without creating anything; `None` when there is no ledger yet.
-    pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>> {
-        let place = Place::new(state_dir);
-        if !place.file().exists() {
-            return Ok(None);
-        }
-        let closed = format!("{} was opened for reading only", place.file().display());
-        Ok(Some(match read_only(&place) {
-            Ok(mirror) => Self::assemble(&place, None, None, mirror, Some(closed)),
-            Err(fault) => Self::damaged(&place, &fault),
-        }))
-    }
-
-    fn assemble(
-        place: &Place,
-        db: Option<Connection>,
-        owner: Option<Owner>,
-        mirror: Mirror,
-        closed: Option<String>,
-    ) -> Self {
-        Ledger {
-            shared: Arc::new(Shared {
-                owner: owner
-                    .as_ref()
-                    .map_or_else(String::new, |o| o.name().to_owned()),
-                owners: place.owners(),
-                db: Mutex::new(Store { db, _owner: owner }),
-                mirror: Mutex::new(mirror),
-                closed,
-            }),
-        }
-    }
-
-    /// A ledger of what can still be read of a damaged file.
-    fn damaged(place: &Place, fault: &str) -> Self {
-        let mut mirror = Mirror::default();
-        if let Ok(db) = Connection::open_with_flags(place.file(), OpenFlags::SQLITE_OPEN_READ_ONLY)
-        {
-            // Whatever stops the reading, the rows before it are worth having.
-            let _ = fill(&db, &mut mirror);
-        }
-        let closed = format!(
-            "the task ledger {file} is damaged ({fault}): no download task is created, existing \
-             ones are used. To repair it, end this program, move {file}, {file}-wal and \
-             {file}-shm elsewhere and start again: existing tasks are adopted",
-            file = place.file().display()
-        );
-        tracing::error!("{closed}");
-        Self::assemble(place, None, None, mirror, Some(closed))
-    }
-
     /// Why no new task can be recorded, and the cure; `None` for a ledger in order.
     pub fn closed(&self) -> Option<&str> {
         self.shared.closed.as_deref()
@@ -355,17 +270,16 @@ impl Ledger {
         if let Some(record) = self.mirror().refresh(key, revision, task, now) {
             return Write::Done(record);
         }
-        let (ledger, row, kept) = (self.clone(), key.clone(), task.clone());
+        let (row, kept) = (key.clone(), task.clone());
         let written = self
             .change(move |db| {
                 let old = record::task(db, &row)?;
                 if revision_of(old.as_ref()) != revision {
                     return Ok(None);
                 }
-                let was_ours = old.as_ref().is_some_and(|old| old.intent.is_some());
                 let new = Record::following(old.as_ref(), kept, record::rounded(now));
                 record::put_task(db, &row, &new)?;
-                if was_ours {
+                if old.is_some_and(|old| old.intent.is_some()) {
                     record::answer_create(db, &row)?;
                 }
                 Ok(Some((new, record::creates_total(db)?)))
@@ -373,7 +287,7 @@ impl Ledger {
             .await;
         match written {
             Ok(Some((record, created))) => {
-                let mut mirror = ledger.mirror();
+                let mut mirror = self.mirror();
                 mirror.created = created;
                 mirror.learn(key, record.clone());
                 Write::Done(record)
@@ -488,154 +402,8 @@ impl Ledger {
     }
 }
 
-impl Record {
-    /// A row in which nothing is known yet.
-    fn new(now: Timestamp) -> Self {
-        Record {
-            task: None,
-            intent: None,
-            since: now,
-            changed: now,
-            checked: now,
-            reports: 0,
-            revision: 0,
-        }
-    }
-
-    /// The row after `old` in which `task` is known.
-    fn following(old: Option<&Record>, task: Task, now: Timestamp) -> Self {
-        let mut new = old.cloned().unwrap_or_else(|| Record::new(now));
-        let before = new.task.take();
-        if before.as_ref().map(|task| task.state) != Some(task.state) {
-            new.changed = now;
-        }
-        if before.is_some_and(|before| before.id != task.id) {
-            new.reports = 0;
-            if new.intent.is_none() {
-                new.since = now;
-            }
-            new.changed = now;
-        }
-        new.task = Some(task);
-        new.intent = None;
-        new.checked = now;
-        new.revision += 1;
-        new
-    }
-}
-
-impl Mirror {
-    /// Takes over a row of the file, unless what memory holds is as new.
-    fn learn(&mut self, key: &TaskKey, record: Record) {
-        match self.tasks.get(key) {
-            Some(held) if held.revision >= record.revision => {}
-            _ => {
-                self.tasks.insert(key.clone(), record);
-            }
-        }
-    }
-
-    /// Notes what need not survive: the percent, and when the provider was asked. `None` if `task`
-    /// differs in what must survive.
-    fn refresh(
-        &mut self,
-        key: &TaskKey,
-        revision: u64,
-        task: &Task,
-        now: Timestamp,
-    ) -> Option<Record> {
-        let record = self.tasks.get_mut(key)?;
-        let held = record.task.as_mut()?;
-        let same = record.intent.is_none()
-            && record.revision == revision
-            && held.id == task.id
-            && held.state == task.state
-            && held.expires == task.expires
-            && held.message == task.message;
-        if !same {
-            return None;
-        }
-        held.percent = task.percent;
-        record.checked = now;
-        Some(record.clone())
-    }
-}
-
 fn revision_of(record: Option<&Record>) -> u64 {
     record.map_or(0, |record| record.revision)
-}
-
-/// Opens, migrates and checks the file; the fault, in words, if it is not whole.
-fn read_write(place: &Place) -> std::result::Result<(Connection, Mirror), String> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || -> rusqlite::Result<Connection> {
-        let db = Connection::open_with_flags(place.file(), flags)?;
-        db.busy_timeout(BUSY)?;
-        Ok(db)
-    };
-    let mut db = open().map_err(|error| error.to_string())?;
-    let mirror = read(&db)?;
-    let prepare = |db: &mut Connection| -> rusqlite::Result<()> {
-        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        // An intent must outlive a power cut; each commit goes on into the main file.
-        db.pragma_update(None, "synchronous", "FULL")?;
-        db.pragma_update_and_check(None, "wal_autocheckpoint", 1, |_| Ok(()))?;
-        schema::migrate(db)
-    };
-    prepare(&mut db).map_err(|error| error.to_string())?;
-    Ok((db, mirror))
-}
-
-/// Opens the file without leaving a trace beside it.
-fn read_only(place: &Place) -> std::result::Result<Mirror, String> {
-    // Without a log nobody has it open, and `immutable` keeps SQLite from making one.
-    let immutable = if place.log().exists() {
-        ""
-    } else {
-        "?immutable=1"
-    };
-    let path = place.file().display().to_string();
-    let escaped: String =
-        percent_encoding::utf8_percent_encode(&path, percent_encoding::NON_ALPHANUMERIC).collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(format!("file:{escaped}{immutable}"), flags)
-        .map_err(|error| error.to_string())?;
-    db.busy_timeout(BUSY).map_err(|error| error.to_string())?;
-    read(&db)
-}
-
-/// Everything in the file, if it is whole and of a version that we know.
-fn read(db: &Connection) -> std::result::Result<Mirror, String> {
-    let words = |error: rusqlite::Error| error.to_string();
-    let version = schema::version(db).map_err(words)?;
-    if version > schema::VERSION {
-        return Err(format!(
-            "it was written by a newer version of this program: its schema is {version}, ours {}",
-            schema::VERSION
-        ));
-    }
-    if version < 1 {
-        return Err("it holds no ledger".into());
-    }
-    if let Some(complaint) = schema::check(db).map_err(words)? {
-        return Err(complaint);
-    }
-    let mut mirror = Mirror::default();
-    fill(db, &mut mirror).map_err(words)?;
-    Ok(mirror)
-}
-
-fn fill(db: &Connection, mirror: &mut Mirror) -> rusqlite::Result<()> {
-    record::tasks(db, &mut |key, record| {
-        mirror.tasks.insert(key, record);
-    })?;
-    record::artifacts(db, &mut |key, record| {
-        mirror.artifacts.insert(key, record);
-    })?;
-    mirror.created = record::creates_total(db)?;
-    Ok(())
 }
 
 /// The data stays consistent through a panic: every change of it is a single assignment.

@@ -5,9 +5,11 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Kind, Result};
@@ -34,6 +36,11 @@ impl Place {
     /// The database.
     pub(super) fn file(&self) -> PathBuf {
         self.dir.join("ledger.sqlite3")
+    }
+
+    /// Its path as an SQLite URI has it.
+    pub(super) fn escaped_file(&self) -> String {
+        percent_encode(self.file().as_os_str().as_bytes(), NON_ALPHANUMERIC).to_string()
     }
 
     /// Its write-ahead log, as SQLite names it.
@@ -104,29 +111,24 @@ impl Place {
                 format!("{} cannot be made: {error}", self.file().display()),
             )
         };
-        let draft = self.dir.join(format!("ledger.new.{}", std::process::id()));
-        let _ = fs::remove_file(&draft);
+        let unique = getrandom::u64().map_err(|e| failed(&e))?;
+        let draft = self.dir.join(format!("ledger.new.{unique:016x}"));
         OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&draft)
             .map_err(|e| failed(&e))?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let written = Connection::open_with_flags(&draft, flags).and_then(|mut db| {
-            db.pragma_update(None, "synchronous", "FULL")?;
-            schema::migrate(&mut db)
-        });
-        let placed = written.map_err(|e| failed(&e)).and_then(|()| {
+        let placed = fill(&draft).map_err(|e| failed(&e)).and_then(|()| {
             match fs::hard_link(&draft, self.file()) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(&error)),
                 _ => Ok(()),
             }
         });
-        let _ = fs::remove_file(&draft);
+        let removed = fs::remove_file(&draft);
         placed?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
+        removed
+            .and_then(|()| File::open(&self.dir)?.sync_all())
             .map_err(|e| failed(&e))
     }
 
@@ -169,6 +171,16 @@ impl Place {
         }
         Ok(meta)
     }
+}
+
+/// Makes an empty ledger of an empty file; closing it leaves no log beside it.
+fn fill(draft: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(draft, flags)?;
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    schema::migrate(&mut db)?;
+    db.close().map_err(|(_, error)| error)
 }
 
 fn close(path: &Path, mode: u32) -> Result<()> {

@@ -1,10 +1,14 @@
 //! Rows and their Rust shapes: the SQL of the ledger, each statement once.
+//!
+//! A row carries a checksum, because a flipped bit in an id or a state could cost a second task
+//! and SQLite itself would not notice it.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
 
 use crate::model::{ArtifactKey, Task, TaskKey, TaskState, Validator};
 
@@ -48,9 +52,9 @@ pub struct ArtifactRecord {
 }
 
 const TASK_COLUMNS: &str = "provider, instance, backup, shard, revision, state, task_id, expires, \
-                            message, since, changed, reports, intent_owner, intent_at";
+                            message, since, changed, reports, intent_owner, intent_at, sum";
 const ARTIFACT_COLUMNS: &str = "provider, instance, backup, shard, file, size, etag, \
-                                last_modified, task_id, source_name";
+                                last_modified, task_id, source_name, sum";
 
 /// The word of a state in the ledger and in `user.backupfs.state`.
 pub(crate) fn word(state: TaskState) -> &'static str {
@@ -87,7 +91,7 @@ pub(super) fn task(db: &Connection, key: &TaskKey) -> rusqlite::Result<Option<Re
     .optional()
 }
 
-/// Every task; rows that cannot be read end in `Err`.
+/// Every task, up to the first row that cannot be read: then `Err`.
 pub(super) fn tasks(
     db: &Connection,
     each: &mut dyn FnMut(TaskKey, Record),
@@ -105,7 +109,7 @@ pub(super) fn put_task(db: &Connection, key: &TaskKey, record: &Record) -> rusql
     let task = record.task.as_ref();
     db.prepare_cached(&format!(
         "INSERT OR REPLACE INTO tasks ({TASK_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
     ))?
     .execute(params![
         key.provider,
@@ -122,6 +126,7 @@ pub(super) fn put_task(db: &Connection, key: &TaskKey, record: &Record) -> rusql
         record.reports,
         record.intent.as_ref().map(|intent| &intent.owner),
         record.intent.as_ref().map(|intent| micros(intent.at)),
+        task_sum(key, record),
     ])?;
     Ok(())
 }
@@ -153,7 +158,37 @@ fn read_task(row: &Row<'_>) -> rusqlite::Result<(TaskKey, Record)> {
         reports: row.get(11)?,
         revision: row.get(4)?,
     };
-    Ok((key(row)?, record))
+    let key = key(row)?;
+    match row.get::<_, u32>(14)? == task_sum(&key, &record) {
+        true => Ok((key, record)),
+        false => Err(unreadable(14, "the row's checksum does not fit it".into())),
+    }
+}
+
+/// The checksum of all that a row of `tasks` holds.
+fn task_sum(key: &TaskKey, record: &Record) -> u32 {
+    let task = record.task.as_ref();
+    let intent = record.intent.as_ref();
+    sum(&(
+        parts(key),
+        record.revision,
+        task.map(|task| (word(task.state), &task.id, &task.message)),
+        task.and_then(|task| task.expires).map(micros),
+        micros(record.since),
+        micros(record.changed),
+        record.reports,
+        intent.map(|intent| (&intent.owner, micros(intent.at))),
+    ))
+}
+
+/// CRC32C of `columns` in a form that keeps them apart.
+fn sum(columns: &impl Serialize) -> u32 {
+    // Plain data always has a JSON form; without one the sum of nothing protects nothing.
+    crc32c::crc32c(&serde_json::to_vec(columns).unwrap_or_default())
+}
+
+fn parts(key: &TaskKey) -> [&str; 4] {
+    [&key.provider, &key.instance, &key.backup, &key.shard]
 }
 
 /// Counts a create that is about to be sent; one whose outcome was unknown is disproved by it.
@@ -218,23 +253,43 @@ pub(super) fn artifacts(
     let mut all = db.prepare(&format!("SELECT {ARTIFACT_COLUMNS} FROM artifacts"))?;
     let mut rows = all.query([])?;
     while let Some(row) = rows.next()? {
-        each(
-            ArtifactKey {
-                task: key(row)?,
-                file: row.get(4)?,
-            },
-            ArtifactRecord {
-                validator: Validator {
-                    size: row.get(5)?,
-                    etag: row.get(6)?,
-                    last_modified: row.get(7)?,
-                },
-                task_id: row.get(8)?,
-                source_name: row.get(9)?,
-            },
-        );
+        let (key, record) = read_artifact(row)?;
+        each(key, record);
     }
     Ok(())
+}
+
+fn read_artifact(row: &Row<'_>) -> rusqlite::Result<(ArtifactKey, ArtifactRecord)> {
+    let key = ArtifactKey {
+        task: key(row)?,
+        file: row.get(4)?,
+    };
+    let record = ArtifactRecord {
+        validator: Validator {
+            size: row.get(5)?,
+            etag: row.get(6)?,
+            last_modified: row.get(7)?,
+        },
+        task_id: row.get(8)?,
+        source_name: row.get(9)?,
+    };
+    match row.get::<_, u32>(10)? == artifact_sum(&key, &record) {
+        true => Ok((key, record)),
+        false => Err(unreadable(10, "the row's checksum does not fit it".into())),
+    }
+}
+
+/// The checksum of all that a row of `artifacts` holds.
+fn artifact_sum(key: &ArtifactKey, record: &ArtifactRecord) -> u32 {
+    sum(&(
+        parts(&key.task),
+        &key.file,
+        record.validator.size,
+        &record.validator.etag,
+        &record.validator.last_modified,
+        &record.task_id,
+        &record.source_name,
+    ))
 }
 
 pub(super) fn put_artifact(
@@ -244,7 +299,7 @@ pub(super) fn put_artifact(
 ) -> rusqlite::Result<()> {
     db.prepare_cached(&format!(
         "INSERT OR REPLACE INTO artifacts ({ARTIFACT_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
     ))?
     .execute(params![
         key.task.provider,
@@ -257,6 +312,7 @@ pub(super) fn put_artifact(
         record.validator.last_modified,
         record.task_id,
         record.source_name,
+        artifact_sum(key, record),
     ])?;
     Ok(())
 }

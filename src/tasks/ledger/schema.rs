@@ -23,6 +23,7 @@ CREATE TABLE tasks (
     reports  INTEGER NOT NULL,      -- how often readers found the artifact gone
     intent_owner TEXT,              -- the process that wrote the open intent
     intent_at    INTEGER,
+    sum      INTEGER NOT NULL,      -- CRC32C of the columns before
     PRIMARY KEY (provider, instance, backup, shard),
     CHECK ((intent_owner IS NULL) = (intent_at IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -49,6 +50,7 @@ CREATE TABLE artifacts (
     last_modified TEXT,
     task_id  TEXT NOT NULL,
     source_name TEXT,
+    sum      INTEGER NOT NULL,
     PRIMARY KEY (provider, instance, backup, shard, file)
 ) STRICT, WITHOUT ROWID;
 "];
@@ -76,7 +78,7 @@ fn set_version(db: &Transaction<'_>, version: i64) -> rusqlite::Result<()> {
 }
 
 /// Reads the whole file and checks every page and row; the complaint, if there is one.
-pub(super) fn check(db: &Connection) -> rusqlite::Result<Option<String>> {
+pub(super) fn complaint(db: &Connection) -> rusqlite::Result<Option<String>> {
     let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     Ok((verdict != "ok").then_some(verdict))
 }
