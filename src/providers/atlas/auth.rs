@@ -119,7 +119,7 @@ pub(super) struct ApiKey {
     user: Secret,
     password: Secret,
     nonces: Mutex<Nonces>,
-    /// Held by the call that fetches the first challenge, so that others need none of their own.
+    /// Held by the call that fetches the first nonce, so that others need none of their own.
     first: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -129,15 +129,14 @@ struct DigestSession {
     used: Option<String>,
     /// The challenge that the last attempt met: the next one answers it.
     met: Option<Challenge>,
-    /// An authenticated attempt was refused: a second time is final.
+    /// An authenticated attempt was refused without a word of staleness: a second time is final.
     refused: bool,
-    /// Kept while this call fetches the first challenge for all.
+    /// Kept while this call fetches the first nonce for all.
     first: Option<OwnedMutexGuard<()>>,
 }
 
 impl ApiKey {
     async fn sign(&self, call: &mut Call, session: &mut DigestSession) -> Result<()> {
-        session.first = None;
         let turn = match session.met.take() {
             Some(challenge) => Some(self.nonces().answer(challenge)),
             None => self.turn(session).await,
@@ -162,10 +161,11 @@ impl ApiKey {
     }
 
     /// The next use of the current nonce. `None` if there is no nonce yet: this call then goes
-    /// without and meets the challenge, while others wait for it.
+    /// without and meets a challenge, while others wait for it.
     async fn turn(&self, session: &mut DigestSession) -> Option<(Challenge, u32)> {
-        if let Some(turn) = self.nonces().next() {
-            return Some(turn);
+        let turn = self.nonces().next();
+        if turn.is_some() || session.first.is_some() {
+            return turn;
         }
         let first = timeout(CHALLENGE_PATIENCE, self.first.clone().lock_owned()).await;
         let turn = self.nonces().next();
@@ -177,8 +177,17 @@ impl ApiKey {
 
     /// Looks at an answer; whether the same call, signed anew, may pass.
     fn refused(&self, answer: &Answer, session: &mut DigestSession) -> bool {
-        let again = answer.status == StatusCode::UNAUTHORIZED && self.meet(answer, session);
-        session.first = None;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            if let Some(used) = &session.used {
+                self.nonces().accept(used);
+            }
+            session.first = None;
+            return false;
+        }
+        let again = self.meet(answer, session);
+        if !again {
+            session.first = None;
+        }
         again
     }
 
@@ -187,14 +196,16 @@ impl ApiKey {
             return false;
         };
         if let Some(used) = &session.used {
-            // The same nonce again, and not stale: it is the password that was wrong.
-            if session.refused || !(challenge.stale || challenge.nonce != *used) {
-                return false;
-            }
-            session.refused = true;
             self.nonces().forget(used);
+            // A stale nonce says that the password was right. Otherwise a new nonce may mean the
+            // same once; after that, or with the same nonce again, it is the password.
+            if !challenge.stale {
+                if session.refused || challenge.nonce == *used {
+                    return false;
+                }
+                session.refused = true;
+            }
         }
-        self.nonces().keep(challenge.clone());
         session.met = Some(challenge);
         true
     }
@@ -222,47 +233,64 @@ fn client_nonce() -> Result<String> {
     Ok(format!("{random:016x}"))
 }
 
-/// Nonces with the number of their uses, the current one last. A count is never given twice.
+/// The nonces in use. A count is never given twice, and a nonce is shared with other calls only once
+/// it has worked for the call that met it: a server may honour each nonce a single time.
 #[derive(Default)]
 struct Nonces {
-    recent: VecDeque<(Challenge, u32)>,
+    recent: VecDeque<Nonce>,
+}
+
+struct Nonce {
+    challenge: Challenge,
+    uses: u32,
+    works: bool,
+}
+
+impl Nonce {
+    fn turn(&mut self) -> (Challenge, u32) {
+        self.uses += 1;
+        (self.challenge.clone(), self.uses)
+    }
 }
 
 impl Nonces {
-    /// Counts a use of the current nonce.
+    /// A use of the newest nonce that works.
     fn next(&mut self) -> Option<(Challenge, u32)> {
-        let (challenge, count) = self.recent.back_mut()?;
-        *count += 1;
-        Some((challenge.clone(), *count))
+        self.recent.iter_mut().rfind(|n| n.works).map(Nonce::turn)
     }
 
-    /// Makes a nonce that was just met the current one, unless it is known.
-    fn keep(&mut self, challenge: Challenge) {
-        if self.recent.iter().any(|(c, _)| c.nonce == challenge.nonce) {
-            return;
+    /// A use of this very challenge.
+    fn answer(&mut self, challenge: Challenge) -> (Challenge, u32) {
+        if let Some(known) = self.find(&challenge.nonce) {
+            return known.turn();
         }
         if self.recent.len() == NONCES {
             self.recent.pop_front();
         }
-        self.recent.push_back((challenge, 0));
+        let mut nonce = Nonce {
+            challenge,
+            uses: 0,
+            works: false,
+        };
+        let turn = nonce.turn();
+        self.recent.push_back(nonce);
+        turn
     }
 
-    /// Counts a use of this very challenge.
-    fn answer(&mut self, challenge: Challenge) -> (Challenge, u32) {
-        self.keep(challenge.clone());
-        let known = self
-            .recent
-            .iter_mut()
-            .find(|(c, _)| c.nonce == challenge.nonce);
-        let count = known.map_or(1, |(_, count)| {
-            *count += 1;
-            *count
-        });
-        (challenge, count)
+    fn accept(&mut self, nonce: &str) {
+        if let Some(known) = self.find(nonce) {
+            known.works = true;
+        }
     }
 
     fn forget(&mut self, nonce: &str) {
-        self.recent.retain(|(c, _)| c.nonce != nonce);
+        if let Some(known) = self.find(nonce) {
+            known.works = false;
+        }
+    }
+
+    fn find(&mut self, nonce: &str) -> Option<&mut Nonce> {
+        self.recent.iter_mut().find(|n| n.challenge.nonce == nonce)
     }
 }
 
@@ -406,27 +434,36 @@ mod tests {
     #[test]
     fn counts_go_up_per_nonce_and_are_never_given_twice() {
         let mut nonces = Nonces::default();
-        assert!(nonces.next().is_none());
         assert_eq!(turn(nonces.answer(challenge("a"))), ("a".into(), 1));
+        // Two calls met the same challenge: each gets its own count.
+        assert_eq!(turn(nonces.answer(challenge("a"))), ("a".into(), 2));
+        nonces.accept("a");
+        assert_eq!(turn(nonces.next().unwrap()), ("a".into(), 3));
+        // A crossing answer refused the nonce, and it is met again: it counts on.
+        nonces.forget("a");
+        assert_eq!(turn(nonces.answer(challenge("a"))), ("a".into(), 4));
+    }
+
+    #[test]
+    fn only_a_nonce_that_worked_is_shared() {
+        let mut nonces = Nonces::default();
+        nonces.answer(challenge("a"));
+        assert!(nonces.next().is_none());
+        nonces.accept("a");
+        nonces.answer(challenge("b"));
         assert_eq!(turn(nonces.next().unwrap()), ("a".into(), 2));
-        // Two calls met the same new nonce: each gets its own count.
-        nonces.forget("a");
-        assert_eq!(turn(nonces.answer(challenge("b"))), ("b".into(), 1));
-        nonces.forget("a");
-        assert_eq!(turn(nonces.answer(challenge("b"))), ("b".into(), 2));
-        // A crossing answer brought an older nonce: it counts by itself.
-        assert_eq!(turn(nonces.answer(challenge("c"))), ("c".into(), 1));
-        assert_eq!(turn(nonces.answer(challenge("b"))), ("b".into(), 3));
-        assert_eq!(turn(nonces.next().unwrap()), ("c".into(), 2));
+        nonces.accept("b");
+        assert_eq!(turn(nonces.next().unwrap()), ("b".into(), 2));
+        nonces.forget("b");
+        assert_eq!(turn(nonces.next().unwrap()), ("a".into(), 3));
     }
 
     #[test]
     fn few_nonces_are_kept() {
         let mut nonces = Nonces::default();
         for n in 0..100 {
-            nonces.keep(challenge(&n.to_string()));
+            nonces.answer(challenge(&n.to_string()));
         }
         assert_eq!(nonces.recent.len(), NONCES);
-        assert_eq!(turn(nonces.next().unwrap()), ("99".into(), 1));
     }
 }
