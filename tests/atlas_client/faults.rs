@@ -147,7 +147,7 @@ async fn redirects_are_refused_and_their_target_is_not_printed() {
     );
     assert!(!error.to_string().contains("CANARY"), "{error}");
     let create = atlas.create_task(&shard()).await.unwrap_err();
-    assert_eq!(create.kind(), Kind::Protocol, "a redirect has no effect");
+    assert_eq!(create.kind(), Kind::TaskFailed, "a redirect has no effect");
     assert_eq!(server.requests().len(), 2);
 }
 

@@ -242,6 +242,7 @@ async fn refusals_of_a_create_keep_their_meaning() {
         (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST", Kind::Credentials),
         (404, "CLUSTER_NOT_FOUND", Kind::NotFound),
         (404, "TENANT_SNAPSHOT_NOT_FOUND", Kind::NotFound),
+        (400, "SOMETHING_NEW", Kind::TaskFailed),
     ] {
         let server = Server::start(move |_, _| Reply::refusal(status, code)).await;
         let error = atlas(&server.origin)

@@ -274,7 +274,7 @@ impl Provider for Atlas {
         };
         let mut budget = self.client.api.budget();
         let reply = self.client.ask(question, &[], Some(&body), &mut budget);
-        let answer = match reply.await.map_err(creating)? {
+        let answer = match reply.await.map_err(|error| creating(settled(error)))? {
             Reply::Answer(answer) => answer,
             Reply::NotServed(answer) => {
                 return Err(creating(not_served(service, &answer, Kind::Unsupported)));
@@ -332,6 +332,15 @@ fn service_of(instance: &Instance) -> Result<Service> {
     })
 }
 
+/// A failed create whose error is a refusal in words not known here: nothing was done, and to send
+/// the same again would not help.
+fn settled(error: Error) -> Error {
+    match error.kind() {
+        Kind::Protocol => Error::new(Kind::TaskFailed, error.to_string()),
+        _ => error,
+    }
+}
+
 fn gone() -> Error {
     Error::new(Kind::Expired, "Atlas no longer holds this download")
 }
@@ -347,5 +356,67 @@ fn not_served(service: Service, answer: &Answer, kind: Kind) -> Error {
             ),
         ),
         Service::Flex => refused(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::{AtlasAuth, ProviderKind};
+    use crate::secret::Secret;
+
+    fn atlas(allow_http: bool) -> Atlas {
+        let config = AtlasConfig {
+            endpoint: "https://cloud.example/gateway".parse().unwrap(),
+            project_id: "g".into(),
+            auth: AtlasAuth::ApiKey {
+                public_key: Secret::new("user"),
+                private_key: Secret::new("CANARY"),
+            },
+        };
+        let common = ProviderConfig {
+            name: "atlas".into(),
+            allow_http,
+            ca_file: None,
+            poll_interval: Duration::from_secs(10),
+            retry_budget: Duration::from_secs(1),
+            kind: ProviderKind::Atlas(config.clone()),
+        };
+        Atlas::new(&common, &config, Arc::new(SystemClock)).unwrap()
+    }
+
+    fn linked(url: &str) -> Restore {
+        let json = format!(r#"{{"id":"r","status":"COMPLETED","snapshotUrl":"{url}"}}"#);
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[tokio::test]
+    async fn links_are_https_unless_http_is_allowed() {
+        let (strict, lenient) = (atlas(false), atlas(true));
+        assert!(
+            strict
+                .link_of(linked("https://data.example/s?sig=CANARY"))
+                .is_ok()
+        );
+        let plain = "http://data.example/s?sig=CANARY";
+        assert!(lenient.link_of(linked(plain)).is_ok());
+        for (bad, word) in [
+            (plain, "allow_http"),
+            ("file:///CANARY", "http"),
+            ("CANARY", "address"),
+        ] {
+            let error = strict.link_of(linked(bad)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol);
+            assert!(error.to_string().contains(word), "{error}");
+            assert!(!error.to_string().contains("CANARY"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_does_not_print_its_keys() {
+        assert!(!format!("{:?}", atlas(false)).contains("CANARY"));
     }
 }

@@ -308,6 +308,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_useless_ca_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing.pem");
+        let (empty, garbage) = (folder.path().join("empty"), folder.path().join("garbage"));
+        std::fs::write(&empty, "no certificate").unwrap();
+        let pem = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        std::fs::write(&garbage, pem).unwrap();
+        for path in [missing, empty, garbage] {
+            let error = authorities(&path).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            assert!(
+                error.to_string().contains(path.to_str().unwrap()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn skew_is_learnt_beyond_the_noise_of_a_date_header() {
         let ours: Timestamp = "2026-01-05T14:00:00.9Z".parse().unwrap();
         let at = |text: &str| skew(http_date(text).unwrap(), ours).as_secs();
