@@ -10,7 +10,6 @@
 mod auth;
 mod client;
 mod convert;
-mod digest;
 mod paging;
 mod refusal;
 mod versions;

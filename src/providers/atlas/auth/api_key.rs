@@ -1,121 +1,28 @@
-//! How Atlas requests are authenticated: API keys by HTTP Digest, service accounts by OAuth 2.
+//! API keys: HTTP Digest with one nonce for many calls.
 //!
-//! State: the nonces in use with their counts, and the access token. Each has one lock; the nonces'
-//! is held for a few instructions only, the token's while a token is fetched, so that callers share
-//! one fetch.
+//! State: the nonces in use with their counts, behind a lock held for a few instructions, and a lock
+//! that the call holds which fetches the first nonce for all. The second is taken without the first.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::{StatusCode, header};
-use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::{Instant, timeout};
-use url::Url;
+use tokio::time::timeout;
 
 use super::digest::{Challenge, Response};
-use super::refusal::refused;
-use super::wire::TokenGrant;
-use crate::config::AtlasAuth;
 use crate::error::{Error, Kind, Result};
-use crate::providers::http::{Answer, Api, Budget, Call, Dialect, Effect, Verdict};
+use crate::providers::http::{Answer, Call};
 use crate::secret::Secret;
 
 /// How long a call waits for another one's first challenge before it asks for its own.
 const CHALLENGE_PATIENCE: Duration = Duration::from_secs(2);
 /// Nonces kept: the current one and those of answers that crossed its renewal.
 const NONCES: usize = 8;
-/// Life of a token whose answer does not tell, as documented.
-const TOKEN_LIFE: u64 = 3600;
-
-/// An account's way to authenticate. Prints nothing of its secrets.
-pub(super) enum Auth {
-    ApiKey(ApiKey),
-    ServiceAccount(ServiceAccount),
-}
-
-impl Auth {
-    pub(super) fn new(config: &AtlasAuth, endpoint: &Url, api: Arc<Api>) -> Self {
-        match config {
-            AtlasAuth::ApiKey {
-                public_key,
-                private_key,
-            } => Auth::ApiKey(ApiKey {
-                user: public_key.clone(),
-                password: private_key.clone(),
-                nonces: Mutex::default(),
-                first: Arc::default(),
-            }),
-            AtlasAuth::ServiceAccount {
-                client_id,
-                client_secret,
-            } => Auth::ServiceAccount(ServiceAccount {
-                endpoint: endpoint.clone(),
-                client: Basic {
-                    user: client_id.clone(),
-                    password: client_secret.clone(),
-                },
-                token: tokio::sync::Mutex::default(),
-                api,
-            }),
-        }
-    }
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Auth::ApiKey(_) => "ApiKey",
-            Auth::ServiceAccount(_) => "ServiceAccount",
-        })
-    }
-}
-
-/// What one call remembers from attempt to attempt.
-#[derive(Default)]
-pub(super) struct Session {
-    digest: DigestSession,
-    bearer: BearerSession,
-}
-
-#[async_trait]
-impl Dialect for Auth {
-    type Session = Session;
-
-    async fn sign(
-        &self,
-        call: &mut Call,
-        session: &mut Session,
-        _now: Timestamp,
-        budget: &mut Budget,
-    ) -> Result<()> {
-        match self {
-            Auth::ApiKey(key) => key.sign(call, &mut session.digest).await,
-            Auth::ServiceAccount(account) => account.sign(call, &mut session.bearer, budget).await,
-        }
-    }
-
-    fn judge(&self, answer: &Answer, session: &mut Session) -> Verdict {
-        let again = match self {
-            Auth::ApiKey(key) => key.refused(answer, &mut session.digest),
-            Auth::ServiceAccount(account) => account.refused(answer, &mut session.bearer),
-        };
-        if again {
-            Verdict::SignAgain
-        } else {
-            Verdict::of_status(answer.status)
-        }
-    }
-}
 
 /// A programmatic API key.
-pub(super) struct ApiKey {
+pub(in crate::providers::atlas) struct ApiKey {
     user: Secret,
     password: Secret,
     nonces: Mutex<Nonces>,
@@ -123,8 +30,9 @@ pub(super) struct ApiKey {
     first: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// What one call remembers from attempt to attempt.
 #[derive(Default)]
-struct DigestSession {
+pub(super) struct DigestSession {
     /// The nonce of the last attempt; `None` if it went without.
     used: Option<String>,
     /// The challenge that the last attempt met: the next one answers it.
@@ -136,7 +44,16 @@ struct DigestSession {
 }
 
 impl ApiKey {
-    async fn sign(&self, call: &mut Call, session: &mut DigestSession) -> Result<()> {
+    pub(super) fn new(user: Secret, password: Secret) -> Self {
+        ApiKey {
+            user,
+            password,
+            nonces: Mutex::default(),
+            first: Arc::default(),
+        }
+    }
+
+    pub(super) async fn sign(&self, call: &mut Call, session: &mut DigestSession) -> Result<()> {
         let turn = match session.met.take() {
             Some(challenge) => Some(self.nonces().answer(challenge)),
             None => self.turn(session).await,
@@ -176,7 +93,7 @@ impl ApiKey {
     }
 
     /// Looks at an answer; whether the same call, signed anew, may pass.
-    fn refused(&self, answer: &Answer, session: &mut DigestSession) -> bool {
+    pub(super) fn refused(&self, answer: &Answer, session: &mut DigestSession) -> bool {
         if answer.status != StatusCode::UNAUTHORIZED {
             if let Some(used) = &session.used {
                 self.nonces().accept(used);
@@ -291,131 +208,6 @@ impl Nonces {
 
     fn find(&mut self, nonce: &str) -> Option<&mut Nonce> {
         self.recent.iter_mut().find(|n| n.challenge.nonce == nonce)
-    }
-}
-
-/// A service account.
-pub(super) struct ServiceAccount {
-    endpoint: Url,
-    client: Basic,
-    token: tokio::sync::Mutex<Option<Token>>,
-    api: Arc<Api>,
-}
-
-#[derive(Clone)]
-struct Token {
-    value: Secret,
-    renew_at: Instant,
-}
-
-#[derive(Default)]
-struct BearerSession {
-    used: Option<Secret>,
-    /// A token was refused: the next attempt fetches another, and a second refusal is final.
-    refused: bool,
-}
-
-impl ServiceAccount {
-    async fn sign(
-        &self,
-        call: &mut Call,
-        session: &mut BearerSession,
-        budget: &mut Budget,
-    ) -> Result<()> {
-        let refused = session.used.take().filter(|_| session.refused);
-        let token = self.token(refused.as_ref(), budget).await?;
-        call.authorize(&format!("Bearer {}", token.expose()))?;
-        session.used = Some(token);
-        Ok(())
-    }
-
-    /// A token expected to work, other than `refused`.
-    async fn token(&self, refused: Option<&Secret>, budget: &mut Budget) -> Result<Secret> {
-        let mut current = self.token.lock().await;
-        if let Some(token) = current.as_ref()
-            && token.renew_at > Instant::now()
-            && Some(&token.value) != refused
-        {
-            return Ok(token.value.clone());
-        }
-        *current = None;
-        let token = self.fetch(budget).await?;
-        let value = token.value.clone();
-        *current = Some(token);
-        Ok(value)
-    }
-
-    async fn fetch(&self, budget: &mut Budget) -> Result<Token> {
-        let mut url = self.endpoint.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["api", "oauth", "token"]);
-        }
-        let call = Call::post(
-            url,
-            Effect::Idempotent,
-            "application/x-www-form-urlencoded",
-            "grant_type=client_credentials".to_owned(),
-        )
-        .accept("application/json");
-        let asked = Instant::now();
-        let answer = self.api.call(&call, &self.client, budget).await?;
-        let doing = "asking for an access token";
-        if !answer.status.is_success() {
-            // RFC 6749, 5.2: a refused client may be answered with 400 as well.
-            let error = refused(&answer);
-            return Err(match answer.status {
-                StatusCode::BAD_REQUEST => Error::new(
-                    Kind::Credentials,
-                    format!("{error}; check `client_id` and `client_secret`: the secret may have expired"),
-                ),
-                _ => error,
-            }
-            .context(doing));
-        }
-        let grant: TokenGrant = answer.json().map_err(|error| error.context(doing))?;
-        let life = Duration::from_secs(grant.expires_in.unwrap_or(TOKEN_LIFE));
-        let now = Instant::now();
-        Ok(Token {
-            value: grant.access_token,
-            renew_at: asked.checked_add(life.mul_f64(0.9)).unwrap_or(now),
-        })
-    }
-
-    fn refused(&self, answer: &Answer, session: &mut BearerSession) -> bool {
-        let first = answer.status == StatusCode::UNAUTHORIZED && !session.refused;
-        session.refused |= first;
-        first
-    }
-}
-
-/// HTTP Basic, for the token endpoint alone.
-struct Basic {
-    user: Secret,
-    password: Secret,
-}
-
-/// Everything but the unreserved characters (RFC 3986, 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-#[async_trait]
-impl Dialect for Basic {
-    type Session = ();
-
-    async fn sign(
-        &self,
-        call: &mut Call,
-        (): &mut (),
-        _now: Timestamp,
-        _budget: &mut Budget,
-    ) -> Result<()> {
-        // RFC 6749, 2.3.1: both parts are form-encoded first.
-        let encode = |part: &Secret| utf8_percent_encode(part.expose(), RESERVED).to_string();
-        let pair = format!("{}:{}", encode(&self.user), encode(&self.password));
-        call.authorize(&format!("Basic {}", STANDARD.encode(pair)))
     }
 }
 
