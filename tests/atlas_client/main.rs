@@ -2,6 +2,7 @@
 
 mod auth;
 mod faults;
+mod journey;
 mod server;
 mod tasks;
 mod versions;
