@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,9 @@ use crate::reader::Readers;
 use crate::tasks::ledger::Ledger;
 use crate::tasks::{Engine, EngineOptions};
 use crate::tree::{Tree, TreeOptions};
+
+/// How long a command waits for a listing.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(3600);
 
 impl Fs {
     /// Everything below the adapter, built from the configuration: ledger, cache, providers, tree.
@@ -51,13 +55,19 @@ impl Fs {
             max_tasks_per_day: mount.max_tasks_per_day,
             task_wait: mount.task_wait,
         };
+        // A listing that takes too long should say so before the operation's deadline does.
+        let patience = mount.op_timeout / 5 * 4;
         let named = accounts
             .iter()
             .map(|(name, account)| (Arc::clone(name), Arc::clone(&account.provider)))
             .collect();
         Ok(Fs {
             inner: Arc::new(Inner {
-                tree: Tree::new(named, tree_options(mount, &events), Arc::clone(&clock)),
+                tree: Tree::new(
+                    named,
+                    tree_options(mount, patience, &events),
+                    Arc::clone(&clock),
+                ),
                 handles: Handles::default(),
                 shape: Shape {
                     file_mode: mount.file_mode,
@@ -94,19 +104,16 @@ pub fn tree(config: &Config, clock: SharedClock) -> Result<Tree> {
             Ok((Arc::from(&*provider.name), built))
         })
         .collect::<Result<_>>()?;
-    let events = Events::new(Arc::clone(&clock));
-    Ok(Tree::new(
-        named,
-        tree_options(&config.mount, &events),
-        clock,
-    ))
+    // No kernel waits: the provider's own words, after all its retries, are worth the time.
+    let events = Events::unlogged(Arc::clone(&clock));
+    let options = tree_options(&config.mount, COMMAND_PATIENCE, &events);
+    Ok(Tree::new(named, options, clock))
 }
 
-fn tree_options(mount: &MountConfig, events: &Events) -> TreeOptions {
+fn tree_options(mount: &MountConfig, patience: Duration, events: &Events) -> TreeOptions {
     TreeOptions {
         list_ttl: mount.list_ttl,
-        // A listing that takes too long should say so before the operation's deadline does.
-        patience: mount.op_timeout * 4 / 5,
+        patience,
         events: events.clone(),
     }
 }

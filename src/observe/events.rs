@@ -68,6 +68,7 @@ impl Level {
 pub struct Events {
     state: Arc<Mutex<State>>,
     clock: SharedClock,
+    logged: bool,
 }
 
 #[derive(Default)]
@@ -104,11 +105,20 @@ pub struct LastError {
 }
 
 impl Events {
-    /// An empty ring.
+    /// An empty ring; what enters it is logged too.
     pub fn new(clock: SharedClock) -> Self {
         Events {
             state: Arc::default(),
             clock,
+            logged: true,
+        }
+    }
+
+    /// An empty ring for a command, which says itself what failed.
+    pub fn unlogged(clock: SharedClock) -> Self {
+        Events {
+            logged: false,
+            ..Self::new(clock)
         }
     }
 
@@ -130,8 +140,8 @@ impl Events {
                 " ({unsaid} more like this since it was last said)"
             ));
         }
-        if error.kind() == Kind::Denied {
-            // Whoever denied it has logged it, once per process rather than once per path.
+        if !self.logged || error.kind() == Kind::Denied {
+            // A denial was logged by whoever denied it, once per process and not for each path.
             tracing::debug!(operation, path, error = message, "failed");
         } else if level == Level::Warn {
             tracing::warn!(operation, path, error = message, "failed");

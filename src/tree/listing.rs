@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_WITHOUT_ANSWER: Duration = Duration::from_secs(1);
 
 /// How long a caller waits for a refresh while an older answer could be served.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How long an answer is served and how long a caller waits for one.
 #[derive(Debug, Clone, Copy)]
@@ -160,9 +160,14 @@ impl<T: Send + Sync + 'static> Listing<T> {
 
     pub(super) fn health(&self) -> Health {
         let state = self.state();
+        let is_overdue = state
+            .refresh
+            .as_ref()
+            .is_some_and(|refresh| refresh.since.elapsed() > GRACE);
+        let failure = state.failure.as_ref().map(|f| f.error.to_string());
         Health {
             listed: state.good.as_ref().map(|good| good.listed),
-            error: state.failure.as_ref().map(|f| f.error.to_string()),
+            error: failure.or_else(|| is_overdue.then(|| overdue().to_string())),
         }
     }
 
@@ -220,13 +225,7 @@ impl<T> State<T> {
     /// What a caller gets that waited for a refresh; `ended` says whether it came to its end.
     fn after_wait(&self, ended: bool, terms: Terms) -> Result<Served<T>> {
         if !ended {
-            return self.stale(
-                Error::new(
-                    Kind::Unavailable,
-                    "the provider takes long to answer; still waiting for it",
-                ),
-                Duration::ZERO,
-            );
+            return self.stale(overdue(), Duration::ZERO);
         }
         match (&self.failure, &self.good) {
             (Some(failure), _) => self.stale(failure.error.duplicate(), PAUSE.min(terms.ttl)),
@@ -261,6 +260,14 @@ impl<T> State<T> {
             Err(error) => self.failure = Some(Failure { error, at }),
         }
     }
+}
+
+fn overdue() -> Error {
+    Error::new(
+        Kind::Unavailable,
+        "the provider has not answered yet and is still being asked; check its endpoint and the \
+         network",
+    )
 }
 
 #[cfg(test)]
@@ -394,8 +401,11 @@ mod tests {
         let served = get(&listing, &slow, Need::Any).await.unwrap();
         assert_eq!((*served.value, start.elapsed()), (7, GRACE));
         assert_eq!(served.stale.unwrap().kind(), Kind::Unavailable);
+        assert_eq!(listing.health().error, None);
         let served = get(&listing, &slow, Need::Any).await.unwrap();
         assert_eq!((*served.value, start.elapsed()), (7, GRACE));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(listing.health().error.is_some(), "overdue");
 
         let served = get(&listing, &slow, Need::Current).await.unwrap();
         assert_eq!((*served.value, served.stale.is_some()), (8, false));

@@ -37,6 +37,9 @@ pub use node::{Child, FileNode, Found, MetaFile, Node};
 /// How long the kernel may believe a name that only a new configuration can change.
 const FIXED_TTL: Duration = Duration::from_secs(3600);
 
+/// A year stands for "for ever": instants that far ahead can still be computed.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How the tree treats its listings.
 #[derive(Debug, Clone)]
 pub struct TreeOptions {
@@ -75,8 +78,8 @@ impl Tree {
                 table: Mutex::new(Inodes::new(entries)),
                 providers: providers.into_iter().collect(),
                 terms: Terms {
-                    ttl: options.list_ttl,
-                    patience: options.patience,
+                    ttl: options.list_ttl.min(LONGEST),
+                    patience: options.patience.min(LONGEST),
                 },
                 events: options.events,
                 clock,

@@ -339,7 +339,7 @@ fn distinct<T>(listed: Vec<T>, identity: impl Fn(&T) -> String) -> BTreeMap<Stri
         .map(|item| (identity(&item), item))
         .collect();
     if distinct.len() < count {
-        tracing::warn!(
+        tracing::debug!(
             listed = count,
             distinct = distinct.len(),
             "the provider listed some things more than once"
