@@ -11,6 +11,7 @@ use mongo_backupfs::config::{
     Network, OnOpen, ProviderKind,
 };
 use mongo_backupfs::error::{Kind, Result};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 /// A secret that must never turn up in an error.
@@ -935,4 +936,26 @@ fn mistakes_outside_the_file_name_their_origin() {
         told.starts_with("[mount]: state_dir has no default"),
         "{told}"
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Damage of any kind is an error of one line, or harmless.
+    #[test]
+    fn no_damage_is_more_than_one_line(
+        at in any::<prop::sample::Index>(),
+        gone in 0usize..20,
+        new in "[\\[\\]{}=\"'#\\n\\\\a0é\u{0}\u{1b}]{0,3}",
+    ) {
+        let mut text = whole_example();
+        let start = text.floor_char_boundary(at.index(text.len()));
+        let end = text.ceil_char_boundary(start + gone);
+        text.replace_range(start..end, &new);
+        if let Err(error) = Desk::new().load(&text, 0o600) {
+            prop_assert_eq!(error.kind(), Kind::Config);
+            let told = error.to_string();
+            prop_assert!(!told.chars().any(char::is_control), "{:?}", told);
+        }
+    }
 }
