@@ -29,8 +29,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Link, RemoteFile, ShardRef, Task};
 use crate::providers::Provider;
 
-/// A link refused this soon after it was issued may not be valid yet (RequestTimeTooSkewed and its
-/// kin, when the issuer's clock is ahead of the store's): it is tried again at this age.
+/// A link refused this soon after it was issued may not be valid yet (the issuer's clock is ahead
+/// of the store's), or its object not have reached every machine: it is tried again at this age.
 const RIPE: Duration = Duration::from_secs(5);
 /// A `Date` header has whole seconds and was written before it travelled: less is no difference.
 const CLOCK_NOISE: SignedDuration = SignedDuration::from_secs(2);
@@ -168,8 +168,8 @@ impl Links {
     /// met the same refusal. A link refused again straight after its refresh is an error:
     /// `Expired` when the provider has nothing newer and its time is over, else `Credentials`.
     ///
-    /// A link only a few seconds old may not be valid yet: once, the same link is returned again
-    /// after a wait of at most five seconds.
+    /// A link only a few seconds old may not be valid yet, or its object not be there yet: once, the
+    /// same link is returned again after a wait of at most five seconds.
     pub async fn refused(&self, refused: &Lease, how: Refusal) -> Result<Lease> {
         let renewal = {
             let mut state = self.shared.lock();
@@ -368,13 +368,14 @@ impl Inner {
             worked: live.worked,
         };
         let ripe = live.since + RIPE;
+        let young = !live.worked && Instant::now() < ripe;
         if state.renewal.is_some() {
             return Ok(After::Await(self.renew(state, Renew::Ask)));
         }
         state.strikes += u32::from(first_report);
         match state.strikes {
             0 | 1 => Ok(After::Await(self.renew(state, Renew::Ask))),
-            _ if how == Refusal::Denied && !state.waited && Instant::now() < ripe => {
+            _ if young && !state.waited => {
                 state.waited = true;
                 Ok(After::Await(self.renew(state, Renew::Ripen(ripe))))
             }
@@ -664,6 +665,7 @@ mod tests {
         let (gone, _, _) = links(issuer(Some(14_400)));
         let first = gone.lease().await.unwrap();
         let second = gone.refused(&first, Refusal::Gone).await.unwrap();
+        advance(RIPE).await;
         let error = gone.refused(&second, Refusal::Gone).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Expired, "{error}");
     }

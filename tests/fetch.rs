@@ -21,11 +21,12 @@ use mongo_backupfs::secret::{SafeUrl, Secret};
 use authority::Authority;
 use hostile::{Hostile, Object, Reply, Request};
 
-/// A provider that hands out `<base>?link=<n>`, counting from 0.
+/// A provider that hands out `<base>?link=<n>`, counting from 0 by `step`.
 #[derive(Debug)]
 struct Numbered {
     base: String,
     asked: AtomicUsize,
+    step: usize,
     mode: LinkMode,
 }
 
@@ -34,6 +35,7 @@ impl Numbered {
         Numbered {
             base,
             asked: AtomicUsize::new(0),
+            step: 1,
             mode: LinkMode::Ranged,
         }
     }
@@ -42,7 +44,7 @@ impl Numbered {
 #[async_trait]
 impl LinkSource for Numbered {
     async fn fresh(&self) -> Result<Link> {
-        let number = self.asked.fetch_add(1, Ordering::SeqCst);
+        let number = self.asked.fetch_add(self.step, Ordering::SeqCst);
         Ok(Link {
             url: SafeUrl::parse(&format!("{}?link={number}", self.base)).unwrap(),
             headers: vec![("X-Private".into(), Secret::new("for the store only"))],
@@ -842,11 +844,26 @@ async fn case_37_a_refused_link_is_renewed_whatever_form_it_takes() {
 }
 
 #[tokio::test]
-async fn case_38_a_place_that_stays_empty_is_expired() {
-    let (error, requests) = failing(0..10, |_, _, _| Reply::refusal(404, "NoSuchKey")).await;
-    assert_eq!((error.kind(), requests), (Kind::Expired, 2));
-    let words = error.to_string();
-    assert!(words.contains("404 NoSuchKey"), "{words}");
+async fn case_38_a_place_that_is_empty_now_is_expired() {
+    let object = Object::new(10);
+    let host = Hostile::start(move |request, n| match n {
+        0 => Reply::honest(&object, request),
+        _ => Reply::refusal(404, "NoSuchKey"),
+    })
+    .await;
+    let one_address = Numbered {
+        step: 0,
+        ..Numbered::at(host.url("/x"))
+    };
+    let links = Arc::new(Links::new(one_address, Arc::new(SystemClock)));
+    let fetcher = Fetcher::new(options()).unwrap();
+    let pinned = fetcher.probe(&links).await.unwrap().validator;
+    let mut part = fetcher.part(Arc::clone(&links), Arc::new(pinned), 0..10);
+    let error = part.next().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Expired);
+    assert!(error.to_string().contains("404 NoSuchKey"), "{error}");
+    assert_private(&error);
+    assert_eq!((host.requests().len(), links.refreshes()), (3, 1));
 }
 
 #[tokio::test]
@@ -874,8 +891,6 @@ async fn case_50_sizes_are_learnt_or_refused() {
     let error = unranged.0.unwrap_err();
     assert_eq!(error.kind(), Kind::Protocol);
     assert!(error.to_string().contains("ignores ranges"), "{error}");
-    let gone = probe(|_, _| Reply::new(410, "")).await;
-    assert_eq!(gone.0.unwrap_err().kind(), Kind::Expired);
 }
 
 /// After a suspend every idle connection is dead, and none of them says so.
