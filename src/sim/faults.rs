@@ -68,7 +68,7 @@ pub enum Fault {
     SeverAnswer,
     /// The connection is closed after this many bytes of the body.
     Cut {
-        /// Bytes that are still sent.
+        /// Bytes that are still sent; to a slow reader, up to 8 KiB less.
         after: u64,
     },
     /// The body is sent at this rate.
@@ -133,6 +133,20 @@ impl Fault {
             | Fault::LongBody { .. }
             | Fault::Header { .. } => Phase::Answer,
         }
+    }
+
+    /// Whether nothing can go wrong after it.
+    fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Fault::Hang
+                | Fault::Status { .. }
+                | Fault::Sever
+                | Fault::Redirect { .. }
+                | Fault::LoginPage
+                | Fault::LoseAnswer { .. }
+                | Fault::SeverAnswer
+        )
     }
 }
 
@@ -254,7 +268,8 @@ impl Faults {
         faults
     }
 
-    /// Adds a rule. All rules that match a request take effect, in the order they were added.
+    /// Adds a rule. The rules that match a request take effect in the order they were added, up to
+    /// the first that leaves nothing to go wrong.
     pub fn add(&self, rule: impl Into<Rule>) {
         self.state().rules.push(rule.into());
     }
@@ -289,6 +304,9 @@ impl Faults {
             if draw < rule.chance {
                 rule.times = rule.times.map(|left| left - 1);
                 met.push(rule.fault.clone());
+                if rule.fault.is_final() {
+                    break;
+                }
             }
         }
         met
@@ -326,7 +344,13 @@ mod tests {
             .collect();
         assert_eq!(met, [0, 1, 1, 0]);
         faults.clear();
-        assert!(faults.rules().is_empty());
+        faults.add(Rule::new(Fault::Latency { ms: 1 }));
+        faults.add(Rule::new(Fault::Hang).times(1));
+        faults.add(Rule::new(Fault::Sever).times(1));
+        let met: Vec<usize> = (0..3)
+            .map(|_| hits(&faults, Side::Api, "GET", "/"))
+            .collect();
+        assert_eq!(met, [2, 2, 1], "one end to a request");
     }
 
     #[test]

@@ -183,7 +183,11 @@ fn cut(
     body: impl Stream<Item = Result<Bytes, axum::Error>> + Send + 'static,
     after: u64,
 ) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send + 'static {
-    let broken = stream::once(async { Err(axum::Error::new("cut by a fault")) });
+    let broken = stream::once(async {
+        // Lets hyper send what it holds: it drops that when the body fails.
+        tokio::task::yield_now().await;
+        Err(axum::Error::new("cut by a fault"))
+    });
     first(body, after).chain(broken)
 }
 

@@ -36,6 +36,8 @@ mod gate;
 mod ranges;
 mod serve;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -21,6 +21,10 @@ use tower::ServiceExt;
 use super::bill::Meter;
 use super::gate::Severed;
 
+/// Bytes of an answer that may wait to be sent, and so be lost when its connection is cut; hyper
+/// allows no less.
+const UNSENT: usize = 8192;
+
 /// A listening host. Dropping it closes the listener and every connection.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -81,6 +85,7 @@ async fn converse(stream: TcpStream, router: Router) {
     // How a connection ends is the client's concern; the bill has what was asked.
     let _ = http1::Builder::new()
         .title_case_headers(true)
+        .max_buf_size(UNSENT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
