@@ -5,12 +5,14 @@
 //! the account. Owns the account's projects and downloads (`estate`), the knobs and the buckets,
 //! each under a lock of its own; with `estate` held only the store's and the bill's are taken.
 
+mod account;
 mod answer;
 mod auth;
 mod call;
 mod dedicated;
 mod digest;
 mod estate;
+mod fields;
 mod inventory;
 mod knobs;
 mod limits;
