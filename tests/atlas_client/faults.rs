@@ -1,13 +1,16 @@
 //! Broken, slow, hostile and missing servers: what is retried, what is not, and how it ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join;
+use mongo_backupfs::clock::SystemClock;
 use mongo_backupfs::error::Kind;
 use mongo_backupfs::providers;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::authority::Authority;
 use crate::server::{Reply, Server, Verifier};
 use crate::{api_key, atlas, atlas_with, cluster, config, one_snapshot, shard, snapshot};
 
@@ -209,13 +212,39 @@ async fn plain_http_is_refused_unless_allowed() {
     let server = Server::start(|request, _| one_snapshot(request)).await;
     let mut config = config(&server.origin, api_key(), Duration::from_secs(1));
     config.allow_http = false;
-    let atlas = providers::build(
-        &config,
-        std::sync::Arc::new(mongo_backupfs::clock::SystemClock),
-    )
-    .unwrap();
+    let atlas = providers::build(&config, Arc::new(SystemClock)).unwrap();
     let error = atlas.backups(&cluster()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
     assert!(error.to_string().contains("allow_http"), "{error}");
     assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_only_when_named() {
+    let (trusted, other) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, trusted.pem()).unwrap();
+    for (authority, ca_file, trusts) in [
+        (&trusted, Some(ca_file.clone()), true),
+        (&trusted, None, false),
+        (&other, Some(ca_file.clone()), false),
+    ] {
+        let tls = authority.acceptor("localhost", 4000);
+        let server = Server::start_tls(tls, |request, _| one_snapshot(request)).await;
+        let mut config = config(&server.origin, api_key(), Duration::from_millis(1));
+        (config.allow_http, config.ca_file) = (false, ca_file);
+        let atlas = providers::build(&config, Arc::new(SystemClock)).unwrap();
+        match atlas.backups(&cluster()).await {
+            Ok(backups) => assert!(trusts && backups.len() == 1),
+            Err(error) => {
+                assert!(!trusts, "{error}");
+                assert_eq!(error.kind(), Kind::Unreachable);
+                let words = error.to_string();
+                assert!(words.contains("certificate"), "{words}");
+                assert!(words.contains("`ca_file`"), "{words}");
+                assert!(server.requests().is_empty());
+            }
+        }
+    }
 }

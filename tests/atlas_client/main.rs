@@ -1,6 +1,8 @@
 //! The Atlas client against scripted servers: what it sends, how often, and what it makes of answers.
 
 mod auth;
+#[path = "../support/authority.rs"]
+mod authority;
 mod faults;
 mod journey;
 mod server;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use md5::{Digest as _, Md5};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -96,17 +97,42 @@ pub struct Server {
 impl Server {
     /// Answers each request by `script`, which is also given the request's number, from 0.
     pub async fn start(script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::launch(None, script).await
+    }
+
+    /// The same behind TLS, as `localhost`.
+    pub async fn start_tls(
+        tls: TlsAcceptor,
+        script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch(Some(tls), script).await
+    }
+
+    async fn launch(
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let origin = match tls {
+            None => format!("http://{address}"),
+            Some(_) => format!("https://localhost:{}", address.port()),
+        };
         let log = Arc::new(Mutex::new(Vec::new()));
         let script = Arc::new(script);
         let kept = log.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (script, log) = (script.clone(), kept.clone());
+                let (tls, script, log) = (tls.clone(), script.clone(), kept.clone());
                 tokio::spawn(async move {
                     // A client that hangs up ends its connection, not the test.
-                    let _ = serve(stream, &*script, &log).await;
+                    let _ = match tls {
+                        None => serve(stream, &*script, &log).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, &*script, &log).await,
+                            Err(refused) => Err(refused),
+                        },
+                    };
                 });
             }
         });
@@ -130,7 +156,7 @@ impl Server {
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     script: &(impl Fn(&Request, usize) -> Reply + ?Sized),
     log: &Mutex<Vec<Request>>,
 ) -> std::io::Result<()> {
@@ -169,7 +195,9 @@ async fn serve(
     Ok(())
 }
 
-async fn read(stream: &mut BufStream<TcpStream>) -> std::io::Result<Option<Request>> {
+async fn read(
+    stream: &mut BufStream<impl AsyncRead + AsyncWrite + Unpin>,
+) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
