@@ -86,10 +86,16 @@ impl Directory {
         refuse_shared(&path, &stat)?;
         let lock = take_lock(&path, &root)?;
         let version = open_version(&path, &root)?;
-        // Far beyond what the lock file holds.
-        let punched = fs::fallocate(&lock, PUNCH, 1 << 20, 1 << 16);
+        let can_punch = can_punch(&lock).map_err(|error| trouble(&path, "write to", error))?;
+        if !can_punch {
+            tracing::warn!(
+                "cache directory {}: its filesystem has no sparse files, so each cached file may \
+                 take its full size; set cache_dir to ext4, xfs, btrfs or tmpfs",
+                path.display()
+            );
+        }
         Ok(Directory {
-            can_punch: punched.is_ok(),
+            can_punch,
             path,
             root,
             version,
@@ -288,6 +294,17 @@ fn take_lock(path: &Path, root: &OwnedFd) -> Result<OwnedFd> {
         .and_then(|()| rustix::io::pwrite(&lock, pid.as_bytes(), 0))
         .map_err(failed)?;
     Ok(lock)
+}
+
+/// Whether the filesystem can leave holes in a file and make new ones, tried beyond what the lock
+/// file holds.
+fn can_punch(lock: &OwnedFd) -> io::Result<bool> {
+    let before = fs::fstat(lock)?;
+    fs::ftruncate(lock, 1 << 20)?;
+    let punched = fs::fallocate(lock, PUNCH, 1 << 19, 1 << 19).is_ok();
+    let sparse = fs::fstat(lock)?.st_blocks < (1 << 20) / 512;
+    fs::ftruncate(lock, before.st_size as u64)?;
+    Ok(punched && sparse)
 }
 
 fn refusal(path: &Path, why: impl Display) -> Error {

@@ -283,6 +283,23 @@ impl Extents {
         });
     }
 
+    /// Runs of blocks that are not present.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let present = self.extents.iter().flat_map(|(index, extent)| {
+            let first = index * EXTENT_BLOCKS;
+            (0..u128::BITS)
+                .filter(|bit| extent.present & mask(*bit) != 0)
+                .map(move |bit| first + u64::from(bit))
+        });
+        let ends = present.chain([self.geometry.blocks()]);
+        ends.scan(0, |next, end| {
+            let gap = *next..end;
+            *next = end + 1;
+            Some(gap)
+        })
+        .filter(|gap| !gap.is_empty())
+    }
+
     /// Each extent that holds something: its index, bytes, and when it was last used.
     pub(super) fn usage(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
         self.extents.iter().filter_map(|(index, extent)| {
@@ -398,6 +415,20 @@ mod tests {
         let runs = extents.map_changes();
         assert_eq!(runs.len(), 1);
         assert_eq!(runs[0].crcs.len(), 256);
+    }
+
+    #[test]
+    fn gaps_are_what_is_not_present() {
+        let mut extents = Extents::new(Geometry {
+            size: 300 * BLOCK_SIZE,
+        });
+        assert!(extents.gaps().eq(std::iter::once(0..300)));
+        for block in [0, 1, 5, 127, 128, 299] {
+            extents.load(block, 1);
+        }
+        let gaps: Vec<_> = extents.gaps().collect();
+        assert_eq!(gaps, [2..5, 6..127, 129..299]);
+        assert_eq!(Extents::new(Geometry { size: 0 }).gaps().count(), 0);
     }
 
     #[test]

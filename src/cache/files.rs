@@ -160,6 +160,11 @@ impl Files {
         })?)
     }
 
+    /// Bytes of disk that both files take.
+    pub(super) fn disk(&self) -> io::Result<u64> {
+        Ok(blocks_of(&fs::fstat(&self.data)?) + blocks_of(&fs::fstat(&self.map)?))
+    }
+
     /// Notes the use, for eviction after a restart.
     pub(super) fn touch(&self) {
         let now = Timespec {

@@ -17,6 +17,13 @@ use super::lock;
 use super::map::HEADER_LEN;
 use super::store::BLOCK_SIZE;
 
+/// Space of blocks that were written but did not reach the map before a crash is given back when
+/// it is more than this; maps and metadata take some too.
+const LOST_WORTH_PUNCHING: u64 = 1 << 20;
+
+/// A crash leaves few gaps. More than this would delay the opening.
+const MOST_GAPS: usize = 4096;
+
 /// Adjacent blocks to write.
 pub(super) struct Run {
     pub(super) first: u64,
@@ -61,6 +68,14 @@ impl CachedArtifact {
         let mut extents = Extents::new(self.geometry);
         if files.load(&self.identity, |block, crc| extents.load(block, crc))? {
             files.touch();
+            let lost = footprint.disk.saturating_sub(extents.bytes());
+            if lost > LOST_WORTH_PUNCHING && directory.can_punch() {
+                for gap in extents.gaps().take(MOST_GAPS) {
+                    let len = (gap.end - gap.start) * BLOCK_SIZE;
+                    files.punch(gap.start * BLOCK_SIZE, len)?;
+                }
+                lock(&self.core.index).set(name, self.number, files.disk()?);
+            }
             // Only this and the writer set it, and the writer has no block yet.
             let _ = self.files.set(files);
             lock(&self.state).extents = extents;

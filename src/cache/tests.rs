@@ -1,9 +1,10 @@
 //! The cache as a whole, on real files: what readers see through restarts, damage and full disks.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -356,6 +357,79 @@ fn a_crash_loses_at_most_what_was_not_durable() {
     sample.fill(&artifact);
     flush(&cache);
     assert_eq!(sample.readable(&artifact), 8);
+}
+
+/// Set for the process that `kill_9_loses_nothing_durable` starts and kills.
+const CHILD: &str = "MONGO_BACKUPFS_TEST_CACHE";
+
+#[test]
+fn kill_9_loses_nothing_durable() {
+    let sample = Sample::new(19, 400 * BLOCK_SIZE);
+    if let Some(dir) = std::env::var_os(CHILD) {
+        let cache = open(Path::new(&dir));
+        let artifact = sample.open(&cache);
+        for block in 0..sample.blocks() {
+            sample.write(&artifact, block);
+            if block % 8 == 7 {
+                flush(&cache);
+                println!("durable {}", block + 1);
+            }
+        }
+        // Lives until it is killed, or until whoever should do that is gone.
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for lines in [1, 2, 5, 9, 14, 20] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "cache::tests::kill_9_loses_nothing_durable"])
+            .args(["--nocapture", "--test-threads=1"])
+            .env(CHILD, dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut reports =
+            output.filter_map(|line| line.unwrap().strip_prefix("durable ")?.parse::<u64>().ok());
+        let durable = reports.nth(lines).expect("the child got so far");
+        let refused = Cache::open(dir.path(), MIB).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("process {}", child.id())),
+            "{refused}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let cache = open(dir.path());
+        let artifact = sample.open(&cache);
+        assert!(sample.readable(&artifact) >= durable);
+        assert!((0..durable).all(|block| artifact.has(block)));
+        assert_eq!(cache.stats().damaged_blocks, 0);
+    }
+}
+
+#[test]
+fn space_of_blocks_that_a_crash_lost_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(18, 64 * BLOCK_SIZE + 9);
+    let cache = open(dir.path());
+    store(&cache, &sample);
+    drop(cache);
+    // The map forgets all but a few blocks.
+    let map = File::options()
+        .write(true)
+        .open(sample.path(dir.path(), "map"));
+    let map = map.unwrap();
+    for absent in [0..3u64, 4..20, 30..65] {
+        let zeros = vec![0; 8 * (absent.end - absent.start) as usize];
+        map.write_all_at(&zeros, 4096 + 8 * absent.start).unwrap();
+    }
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    assert_eq!(sample.readable(&artifact), 11);
+    assert!(cache.used() <= 12 * BLOCK_SIZE, "{}", cache.used());
+    assert!(disk(&dir.path().join("v1")) <= 12 * BLOCK_SIZE);
+    assert_eq!(cache.stats().damaged_blocks, 0);
 }
 
 #[test]
