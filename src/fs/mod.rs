@@ -63,11 +63,6 @@ struct Inner {
 }
 
 impl Fs {
-    /// The tree below, for commands that walk it without a kernel.
-    pub fn tree(&self) -> &Tree {
-        &self.inner.tree
-    }
-
     /// What `status.json` says.
     pub fn status(&self) -> Status {
         self.inner.status()
@@ -283,12 +278,15 @@ impl Fs {
         }
     }
 
-    /// One failed operation, for the log and `events.log`: said once per path and kind.
+    /// One failed operation, for the log and `events.log`: said once per path and kind. Everyday
+    /// answers, such as an unknown name, are neither said nor counted.
     pub fn failed(&self, operation: &'static str, ino: u64, caller: &Caller, error: &Error) {
         let inner = &self.inner;
         let errno = events::errno_name(error.errno());
-        inner.opener.activity.failed(errno);
         tracing::trace!(operation, ino, pid = caller.pid, uid = caller.uid, errno);
+        if events::Level::of(error.kind()) != events::Level::Debug {
+            inner.opener.activity.failed(errno);
+        }
         inner.events.failed(operation, &inner.tree.path(ino), error);
     }
 

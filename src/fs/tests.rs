@@ -494,6 +494,8 @@ async fn the_documents_tell_what_goes_on_and_no_secret() {
     for _ in 0..3 {
         fs.failed("read", ino, &Caller::default(), &why);
     }
+    let everyday = Error::new(Kind::NoAttribute, "no such attribute");
+    fs.failed("getxattr", ino, &Caller::default(), &everyday);
 
     let text = document(&fs, "status.json").await;
     let status: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -511,7 +513,10 @@ async fn the_documents_tell_what_goes_on_and_no_secret() {
     assert_eq!(status["tasks"]["created_total"], 1);
     assert_eq!(status["activity"]["opens"], 1);
     assert_eq!(status["activity"]["read_bytes"], size);
-    assert_eq!(status["activity"]["failures"]["EIO"], 3);
+    assert_eq!(
+        status["activity"]["failures"],
+        serde_json::json!({"EIO": 3})
+    );
     assert_eq!(status["last_error"]["operation"], "read");
 
     let tasks: serde_json::Value =

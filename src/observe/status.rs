@@ -124,7 +124,7 @@ pub struct Totals {
     pub read_bytes: u64,
     /// Links asked for again.
     pub link_refreshes: u64,
-    /// Failed operations by the errno's name.
+    /// Failed operations by the errno's name; everyday answers (ENOENT, ENODATA …) do not count.
     pub failures: BTreeMap<&'static str, u64>,
 }
 
