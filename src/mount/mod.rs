@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::preflight::Machine;
 pub use self::unmount::unmount;
@@ -31,10 +31,10 @@ use crate::fuse::{FuseOptions, Session};
 
 /// How long files that were open are served after a lazy unmount.
 const LINGER: Duration = Duration::from_secs(3);
-/// How long flushing the cache may take.
-const FLUSH: Duration = Duration::from_secs(2);
 /// How long threads may take to come home.
 const HOME: Duration = Duration::from_secs(1);
+/// How long all of an end may take, but for the threads.
+const END: Duration = Duration::from_secs(8);
 /// What the kernel reads ahead, in KiB: as much as it asks for at once.
 const READ_AHEAD_KIB: &str = "1024";
 
@@ -47,15 +47,20 @@ pub fn run(config: &Config, mountpoint: &Path) -> Result<()> {
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mount = Mount::at(place, config)?;
-        announce(&mount.mountpoint, config.providers.len());
+        announce(mount.mountpoint(), config.providers.len());
         mount.serve(&mut signals).await
     });
-    runtime.shutdown_timeout(HOME);
+    end(runtime);
     result
 }
 
+/// Ends a runtime: threads that hang in the kernel are left behind.
+pub fn end(runtime: Runtime) {
+    runtime.shutdown_timeout(HOME);
+}
+
 /// The runtime that everything below the adapter runs on.
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub fn runtime() -> Result<Runtime> {
     Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -104,6 +109,10 @@ impl Mount {
                 .saturating_add(config.mount.op_timeout),
         };
         let fs = Fs::open(config, Arc::new(SystemClock))?;
+        fs.mounted_at(&mountpoint);
+        if let Some(address) = config.mount.metrics {
+            fs.serve_metrics(address)?;
+        }
         let session = Session::mount(fs.clone(), &mountpoint, &options, Handle::current())?;
         raise_read_ahead(&mountpoint);
         Ok(Mount {
@@ -113,12 +122,17 @@ impl Mount {
         })
     }
 
+    /// Where it is mounted, without symlinks.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
     /// Serves until unmounted by anyone, or until SIGTERM or SIGINT, upon which it unmounts.
     pub async fn serve(mut self, signals: &mut Signals) -> Result<()> {
         tokio::select! {
             ended = self.session.ended() => {
                 tracing::info!("unmounted");
-                self.flush().await;
+                self.flush(Instant::now() + END).await;
                 return ended;
             }
             () = signals.terminated() => tracing::info!("unmounting"),
@@ -137,6 +151,7 @@ impl Mount {
     /// Unmounts: ends all waits, detaches lazily if files stay open, serves those a little longer,
     /// and flushes the cache. Takes less than ten seconds.
     pub async fn stop(mut self) -> Result<()> {
+        let deadline = Instant::now() + END;
         self.session.stop_waiting();
         let mountpoint = self.mountpoint.clone();
         let detached = spawn_blocking(move || detach(&mountpoint, GRACE))
@@ -151,12 +166,12 @@ impl Mount {
                 .unwrap_or(Ok(())),
             Err(_) => Ok(()),
         };
-        self.flush().await;
+        self.flush(deadline).await;
         detached.and(ended)
     }
 
-    async fn flush(&self) {
-        if timeout(FLUSH, self.fs.stop()).await.is_err() {
+    async fn flush(&self, deadline: Instant) {
+        if timeout_at(deadline, self.fs.stop()).await.is_err() {
             tracing::warn!("the cache was not flushed in time: what is missing is fetched again");
         }
     }
