@@ -5,6 +5,7 @@
 //! one place that reads the process environment.
 
 mod config;
+mod demo;
 mod ls;
 mod mount;
 mod table;
@@ -68,6 +69,8 @@ enum Command {
     Unmount(unmount::Args),
     /// List the backups without mounting them
     Ls(ls::Args),
+    /// Try everything on simulated clouds, without an account
+    Demo(demo::Args),
     /// Check, show or find the configuration
     Config(config::Args),
 }
@@ -79,7 +82,7 @@ impl Command {
             Command::Mount(_) => LogLevel::Info,
             // What it cannot list it tells itself.
             Command::Ls(_) => LogLevel::Error,
-            Command::Unmount(_) | Command::Config(_) => LogLevel::Warn,
+            Command::Unmount(_) | Command::Demo(_) | Command::Config(_) => LogLevel::Warn,
         }
     }
 
@@ -88,6 +91,7 @@ impl Command {
             Command::Mount(args) => mount::run(context, args),
             Command::Unmount(args) => unmount::run(args),
             Command::Ls(args) => ls::run(context, args),
+            Command::Demo(args) => demo::run(context, &args),
             Command::Config(args) => config::run(context, args),
         }
     }

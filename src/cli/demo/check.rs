@@ -1,0 +1,159 @@
+//! The whole journey over the demo's mount: look at everything, copy every file, compare it with
+//! what the simulated cloud holds, and count what that cost.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{Stage, aside, tree};
+use crate::cli::print;
+use crate::error::{Error, Kind, Result};
+use crate::sim::{Bill, Sim};
+
+/// What was found out.
+#[derive(Debug)]
+pub(super) struct Report {
+    findings: Vec<Finding>,
+    bill: Bill,
+}
+
+/// One promise, and whether it held.
+#[derive(Debug)]
+struct Finding {
+    held: bool,
+    words: String,
+}
+
+/// Makes the journey. Nothing is printed yet.
+pub(super) async fn journey(sim: &Sim, stage: &Stage) -> Result<Report> {
+    let root = stage.mountpoint.clone();
+    let files = aside(move || look(&root)).await?;
+    let mut findings = vec![looking_was_free(&sim.bill(), files.len())];
+
+    let mut bytes = 0;
+    let mut wrong = Vec::new();
+    for path in &files {
+        let copy = stage.dir.path().join("copy");
+        let source = path.clone();
+        let (size, digest) = aside(move || copied(&source, &copy)).await?;
+        bytes += size;
+        if expected(sim, path).as_ref() != Some(&digest) {
+            wrong.push(path.display().to_string());
+        }
+    }
+    let bill = sim.bill();
+    findings.push(Finding {
+        held: wrong.is_empty() && !files.is_empty(),
+        words: match wrong.as_slice() {
+            [] => format!(
+                "copied {} files, {bytes} bytes: every digest is the cloud's",
+                files.len()
+            ),
+            wrong => format!("digests differ: {}", wrong.join(", ")),
+        },
+    });
+    findings.push(Finding {
+        held: bill.tasks_created == files.len() as u64,
+        words: format!(
+            "{} download tasks created for {} backups",
+            bill.tasks_created,
+            files.len()
+        ),
+    });
+    Ok(Report { findings, bill })
+}
+
+/// Prints the report; a failure if a promise did not hold.
+pub(super) fn conclude(mut report: Report, stage: &Stage) -> Result<()> {
+    report.findings.push(Finding {
+        held: fs::read_dir(&stage.mountpoint).is_ok_and(|mut entries| entries.next().is_none()),
+        words: "unmounted, nothing left behind".to_owned(),
+    });
+    let mut text = String::new();
+    for Finding { held, words } in &report.findings {
+        let verdict = if *held { "ok  " } else { "FAIL" };
+        text.push_str(&format!("{verdict}  {words}\n"));
+    }
+    text.push_str(&format!(
+        "requests: {} to the API, {} for data, {} bytes served\n",
+        report.bill.api_requests(),
+        report.bill.data_requests(),
+        report.bill.bytes_served
+    ));
+    print(&text)?;
+    match report
+        .findings
+        .iter()
+        .filter(|finding| !finding.held)
+        .count()
+    {
+        0 => Ok(()),
+        broken => Err(Error::new(
+            Kind::Internal,
+            format!(
+                "{broken} of {} promises did not hold",
+                report.findings.len()
+            ),
+        )),
+    }
+}
+
+/// Lists and stats everything, and reads the attributes of all files, which it tells.
+fn look(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = tree::files(&tree::list(root)?);
+    for path in &files {
+        let mut names = vec![0; 4096];
+        let length = rustix::fs::listxattr(path, &mut names)?;
+        for name in names[..length].split(|&byte| byte == 0) {
+            if !name.is_empty() {
+                rustix::fs::getxattr(path, name, &mut vec![0; 4096])?;
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn looking_was_free(bill: &Bill, files: usize) -> Finding {
+    let (tasks, data) = (bill.tasks_created, bill.data_requests());
+    Finding {
+        held: tasks == 0 && data == 0,
+        words: format!("looked at {files} files: {tasks} tasks created, {data} data requests"),
+    }
+}
+
+/// Copies as `cp` does, and tells the copy's size and SHA-256.
+fn copied(from: &Path, to: &Path) -> io::Result<(u64, String)> {
+    fs::copy(from, to)?;
+    let mut digest = Sha256::new();
+    let size = io::copy(&mut File::open(to)?, &mut Hash(&mut digest))?;
+    fs::remove_file(to)?;
+    let digest = digest.finalize();
+    Ok((
+        size,
+        digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
+}
+
+/// A hash as something to write to.
+struct Hash<'a>(&'a mut Sha256);
+
+impl io::Write for Hash<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The digest of what the simulated cloud holds for `…/<cluster>/<time>-<snapshot>/<shard>/<file>`.
+fn expected(sim: &Sim, path: &Path) -> Option<String> {
+    let mut names = path.iter().rev().skip(2).map(|name| name.to_str());
+    let (_, snapshot) = names.next()??.split_once('-')?;
+    let cluster = names.next()??;
+    sim.artifact_sha256(cluster, snapshot)
+}

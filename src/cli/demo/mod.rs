@@ -1,0 +1,208 @@
+//! `demo [MOUNTPOINT]`: simulated clouds in this process, mounted; no account is needed.
+//!
+//! Everything lives in one temporary directory that goes away with the demo. `--check` makes the
+//! whole journey by itself ([`check`]), `--serve` only serves the clouds for other clients.
+
+mod check;
+mod tree;
+
+use std::fs;
+use std::io;
+use std::iter;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::{Context, Exit, print};
+use crate::config::{Config, Environment, MountArgs};
+use crate::error::{Error, Kind, Result};
+use crate::mount::{self, Mount, Signals};
+use crate::sim::{Sim, demo_clouds};
+
+/// The top-level directory of the demo's account.
+const ACCOUNT: &str = "atlas-demo";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// An empty directory [default: a temporary one]
+    mountpoint: Option<PathBuf>,
+    /// List, copy and verify everything, print what it cost, and end: 0 if all of it was right
+    #[arg(long)]
+    check: bool,
+    /// Serve the simulated clouds without mounting them; print their keys as a line of JSON, then
+    /// a configuration
+    #[arg(long, conflicts_with_all = ["check", "mountpoint"])]
+    serve: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let runtime = mount::runtime()?;
+    let done = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let sim = Sim::start(demo_clouds())
+            .await
+            .map_err(|error| environment("cannot serve the simulated clouds", error))?;
+        if args.serve {
+            print(&format!("{}\n{}", keys(&sim), account(&sim)))?;
+            signals.terminated().await;
+            return Ok(());
+        }
+        let stage = Stage::new(args.mountpoint.as_deref())?;
+        let config = stage.config(&sim, context)?;
+        let mount = Mount::start(&config, &stage.mountpoint)?;
+        if args.check {
+            let report = tokio::select! {
+                report = check::journey(&sim, &stage) => report,
+                () = signals.terminated() => Err(Error::new(Kind::Interrupted, "interrupted")),
+            };
+            mount.stop().await?;
+            return check::conclude(report?, &stage);
+        }
+        introduce(mount.mountpoint()).await?;
+        mount.serve(&mut signals).await
+    });
+    mount::end(runtime);
+    done.map(|()| Exit::Done)
+}
+
+fn environment(words: &str, error: io::Error) -> Error {
+    Error::new(Kind::Environment, words).with_source(error)
+}
+
+/// Where the demo takes place.
+#[derive(Debug)]
+struct Stage {
+    mountpoint: PathBuf,
+    dir: TempDir,
+}
+
+impl Stage {
+    fn new(mountpoint: Option<&Path>) -> Result<Self> {
+        let made = || {
+            let dir = TempDir::with_prefix("mongo-backupfs-demo-")?;
+            let mountpoint = match mountpoint {
+                Some(given) => given.to_owned(),
+                None => {
+                    let own = dir.path().join("mnt");
+                    fs::create_dir(&own)?;
+                    own
+                }
+            };
+            Ok(Stage { mountpoint, dir })
+        };
+        made().map_err(|error| environment("cannot make a temporary directory", error))
+    }
+
+    /// The configuration of the simulated account, read from a file like any other. Nothing in
+    /// the process environment changes it.
+    fn config(&self, sim: &Sim, context: &Context) -> Result<Config> {
+        let dir = self.dir.path();
+        let text = format!(
+            "[mount]\ncache_dir = {}\nstate_dir = {}\n\n{}",
+            quoted(&dir.join("cache").to_string_lossy()),
+            quoted(&dir.join("state").to_string_lossy()),
+            account(sim),
+        );
+        let path = dir.join("config.toml");
+        let mut file = fs::OpenOptions::new();
+        file.write(true).create_new(true).mode(0o600);
+        file.open(&path)
+            .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+            .map_err(|error| environment("cannot write the demo's configuration", error))?;
+        let bare = Environment::new(
+            iter::empty::<(String, String)>(),
+            context.environment.is_root(),
+        );
+        Config::load(&path, &MountArgs::default(), &bare)
+    }
+}
+
+/// The account as a configuration says it.
+fn account(sim: &Sim) -> String {
+    format!(
+        "[[provider]]\n\
+         name = {}\n\
+         kind = \"atlas\"\n\
+         endpoint = {}\n\
+         allow_http = true\n\
+         project_id = {}\n\
+         public_key = {}\n\
+         private_key = {}\n\
+         poll_interval = \"500ms\"\n",
+        quoted(ACCOUNT),
+        quoted(sim.base_url()),
+        quoted(sim.project_id()),
+        quoted(sim.public_key()),
+        quoted(sim.private_key()),
+    )
+}
+
+/// The account for scripts, on one line.
+fn keys(sim: &Sim) -> serde_json::Value {
+    serde_json::json!({
+        "endpoint": sim.base_url(),
+        "project_id": sim.project_id(),
+        "public_key": sim.public_key(),
+        "private_key": sim.private_key(),
+        "client_id": sim.client_id(),
+        "client_secret": sim.client_secret(),
+    })
+}
+
+/// A TOML string. JSON's escapes are TOML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Shows what is there and what to do with it.
+async fn introduce(mountpoint: &Path) -> Result<()> {
+    let root = mountpoint.to_owned();
+    let listed = aside(move || tree::list(&root)).await?;
+    let root = mountpoint.display();
+    let mut text = format!(
+        "Simulated clouds are mounted at {root}; looking is free, opening a file creates its \
+         download task.\n\n{}\n",
+        tree::draw(&listed, 1)
+    );
+    if let Some(file) = tree::files(&listed).last() {
+        let file = file.display();
+        text.push_str(&format!(
+            "Try, in another terminal:\n  \
+             cp {file} /tmp/\n  \
+             tar tzvf {file}\n  \
+             getfattr -d {file}\n\n\
+             Ctrl-C unmounts and leaves nothing behind.\n"
+        ));
+    }
+    print(&text)
+}
+
+/// Runs what touches the mount off the threads that serve it.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::new(Kind::Internal, "the demo ended by a bug"))?
+        .map_err(|error| environment("the demo's mount cannot be read", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_printed_configuration_is_valid() {
+        let sim = Sim::start(demo_clouds()).await.unwrap();
+        let stage = Stage::new(None).unwrap();
+        let path = stage.dir.path().join("printed.toml");
+        fs::write(&path, account(&sim)).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let home = [("HOME", stage.dir.path())];
+        let environment = Environment::new(home, false);
+        let config = Config::load(&path, &MountArgs::default(), &environment).unwrap();
+        assert_eq!(config.providers[0].name, ACCOUNT);
+        assert_eq!(keys(&sim)["endpoint"], sim.base_url());
+    }
+}
