@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use md5::{Digest, Md5};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::Sha256;
 
 use super::Site;
@@ -30,6 +30,13 @@ use super::content::Content;
 use super::faults::{Fault, Injected};
 use super::ranges::{Wanted, wanted};
 use crate::clock::Clock;
+
+/// What is escaped in the path of a link.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.');
 
 /// The store. Clones share the objects.
 #[derive(Debug, Clone)]
@@ -90,7 +97,7 @@ impl Store {
         self.0.site.meter.bill().links_signed += 1;
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
         let expires = expires.as_millisecond().to_string();
-        let path = format!("/{key}");
+        let path = format!("/{}", utf8_percent_encode(key, ESCAPED));
         let signature = self.signature("GET", &path, &expires, &serial.to_string());
         format!(
             "{}{path}?expires={expires}&serial={serial}&signature={signature}",

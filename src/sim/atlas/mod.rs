@@ -3,7 +3,8 @@
 //!
 //! A request passes the key check, the path and version table, the rate limit, and then reaches
 //! the account. Owns the account's projects and downloads (`estate`), the knobs and the buckets,
-//! each under a lock of its own; with `estate` held only the store's and the bill's are taken.
+//! each under a lock of its own. Locks are taken in the order knobs, buckets; and estate, store,
+//! bill.
 
 mod account;
 mod answer;
@@ -23,6 +24,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use md5::{Digest, Md5};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::auth::Keys;
 use self::dedicated::Job;
@@ -124,7 +126,13 @@ impl Atlas {
     }
 
     pub(super) fn adjust(&self, change: impl FnOnce(&mut Knobs)) {
-        change(&mut lock(&self.0.knobs));
+        let mut knobs = lock(&self.0.knobs);
+        let limits = knobs.limits;
+        change(&mut knobs);
+        if knobs.limits != limits {
+            // Buckets of another size start full.
+            *lock(&self.0.buckets) = Buckets::default();
+        }
     }
 
     /// The ids of the snapshots of the first cluster named `cluster`.
@@ -213,15 +221,18 @@ impl Estate {
     }
 }
 
-/// The object a snapshot's links lead to; cluster names need no escapes in a path.
+/// The object a snapshot's links lead to.
 fn object_key(project: &Project, cluster: &Cluster, snapshot_id: &str) -> String {
     let extension = match cluster.tier.is_shared() {
         true => "tgz",
         false => "tar.gz",
     };
     format!(
-        "atlas-snapshots/{}/{}/{snapshot_id}.{extension}",
-        project.id, cluster.name
+        "atlas-snapshots/{}/{}/{}.{extension}",
+        project.id,
+        cluster.id,
+        // An id like `../x` must not become a path that clients resolve.
+        utf8_percent_encode(snapshot_id, NON_ALPHANUMERIC)
     )
 }
 

@@ -518,6 +518,13 @@ async fn too_many_requests_are_told_when_to_come_back() {
     assert_eq!(caller.get(&other).await.0, 200, "another bucket");
     sim.advance(SignedDuration::from_secs(10));
     assert_eq!(caller.get("/groups").await.0, 200);
+    assert_eq!(caller.get("/groups").await.0, 429);
+    sim.adjust(|knobs| knobs.limits.groups.capacity = 5);
+    assert_eq!(
+        caller.get("/groups").await.0,
+        200,
+        "another size starts full"
+    );
 }
 
 #[tokio::test]
@@ -586,6 +593,31 @@ async fn everything_the_key_sees_is_listed_at_the_root() {
         .map(|c| c["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["M2AWS", "sandbox", "rs0"]);
+}
+
+#[tokio::test]
+async fn names_may_be_anything() {
+    let cluster = Cluster::new("a b/c%2F..é\"", Tier::M2).snapshot(
+        Snapshot::at(Timestamp::UNIX_EPOCH)
+            .id("../?#%")
+            .content(Content::bytes("kept")),
+    );
+    let builder = SimBuilder::new().project(Project::new("p").cluster(cluster));
+    let sim = Sim::start(builder).await.unwrap();
+    let caller = Caller::new(&sim);
+    let path = format!(
+        "/groups/{}/clusters/a%20b%2Fc%252F..%C3%A9%22/backup/tenant",
+        sim.project_id()
+    );
+    let (_, one) = caller
+        .get(&format!("{path}/snapshots/..%2F%3F%23%25"))
+        .await;
+    assert_eq!(one["id"], "../?#%");
+    let download = format!("{path}/download");
+    let (_, restore) = caller.post(&download, r#"{"snapshotId":"../?#%"}"#).await;
+    let link = restore["snapshotUrl"].as_str().unwrap();
+    let bytes = http().get(link).send().await.unwrap().bytes().await;
+    assert_eq!(bytes.unwrap(), "kept");
 }
 
 #[tokio::test]
