@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) lag: usize,
     /// What the next creates do; then they are answered.
     pub(super) creates: VecDeque<Create>,
+    /// The next look panics.
+    pub(super) find_panics: bool,
     /// How the next looks fail.
     pub(super) finds: VecDeque<Kind>,
     /// How the next polls fail.
@@ -127,6 +129,10 @@ impl Provider for Fake {
     async fn find_task(&self, of: &ShardRef) -> Result<Found> {
         let mut world = self.world();
         world.journal.push("find");
+        if std::mem::take(&mut world.find_panics) {
+            drop(world);
+            panic!("scripted");
+        }
         if let Some(kind) = world.finds.pop_front() {
             return Err(Error::new(kind, "find failed"));
         }

@@ -70,7 +70,7 @@ impl Ledger {
             "the task ledger {file} {fault}: no download task is created, existing ones are used. \
              {cure}",
             file = place.file().display(),
-            cure = fault.cure(place),
+            cure = fault.cure(),
         );
         tracing::error!("{closed}");
         Self::assemble(place, None, None, mirror, Some(closed))
@@ -112,15 +112,14 @@ impl Fault {
         }
     }
 
-    fn cure(&self, place: &Place) -> String {
-        if !self.damaged {
-            return "Once that is put right, start again".into();
+    fn cure(&self) -> &'static str {
+        match self.damaged {
+            false => "Once that is put right, start again",
+            true => {
+                "To repair it, end this program, move that file and the -wal and -shm beside it \
+                 elsewhere and start again: existing tasks are adopted"
+            }
         }
-        format!(
-            "To repair it, end this program, move {file}, {file}-wal and {file}-shm elsewhere and \
-             start again: existing tasks are adopted",
-            file = place.file().display()
-        )
     }
 }
 
