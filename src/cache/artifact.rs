@@ -252,14 +252,6 @@ impl CachedArtifact {
     pub fn is_complete(&self) -> bool {
         self.cached_bytes() == self.geometry.size
     }
-
-    pub(super) fn name(&self) -> &Name {
-        &self.name
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
 }
 
 impl Drop for CachedArtifact {

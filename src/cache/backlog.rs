@@ -86,11 +86,15 @@ impl Backlog {
 
     /// For the writer: the next turn, waiting for one; `None` at the end.
     pub(super) fn next(&self) -> Option<Turn> {
+        let finished = {
+            let mut queue = lock(&self.queue);
+            queue.stalled = false;
+            queue.progress = None;
+            queue.current.take()
+        };
+        // The last owner of an artifact takes other locks.
+        drop(finished);
         let mut queue = lock(&self.queue);
-        queue.stalled = false;
-        queue.progress = None;
-        // The caller still has this artifact: it is not let go under the lock.
-        queue.current = None;
         loop {
             if queue.stopped {
                 return None;

@@ -107,15 +107,21 @@ impl CachedArtifact {
         }
     }
 
-    /// For the writer: begins a turn. What is accepted from now on makes another one.
-    pub(super) fn begin_turn(&self) {
-        lock(&self.state).queued = false;
+    /// For the writer: begins a turn, which is for the blocks answered. What is accepted from now
+    /// on makes another turn, so that one artifact cannot keep the writer for itself.
+    pub(super) fn begin_turn(&self) -> Range<u64> {
+        let mut state = lock(&self.state);
+        state.queued = false;
+        0..state
+            .waiting
+            .last_key_value()
+            .map_or(0, |(last, _)| last + 1)
     }
 
-    /// For the writer: the next adjacent blocks from `from` on, at most `longest` of them.
-    pub(super) fn next_run(&self, from: u64, longest: usize) -> Option<Run> {
+    /// For the writer: the next adjacent blocks within `blocks`, at most `longest` of them.
+    pub(super) fn next_run(&self, blocks: Range<u64>, longest: usize) -> Option<Run> {
         let state = lock(&self.state);
-        let mut waiting = state.waiting.range(from..).take(longest);
+        let mut waiting = state.waiting.range(blocks).take(longest);
         let (first, Waiting { data, .. }) = waiting.next()?;
         let mut blocks = vec![data.clone()];
         for ((block, next), expected) in waiting.zip(first + 1..) {
@@ -191,7 +197,7 @@ impl CachedArtifact {
         let Some(files) = self.files.get() else {
             return Ok(());
         };
-        let _writing = lock(&self.map_writes);
+        let writing = lock(&self.map_writes);
         let bytes = {
             let mut state = lock(&self.state);
             extents
@@ -200,6 +206,7 @@ impl CachedArtifact {
                 .sum()
         };
         let mapped = self.write_map(files).and_then(|()| files.sync_map());
+        drop(writing);
         const EXTENT: u64 = EXTENT_BLOCKS * BLOCK_SIZE;
         for index in extents {
             files.punch(index * EXTENT, EXTENT)?;

@@ -3,8 +3,9 @@
 //! Four threads belong to it: the writer (`writer`), its watcher, the syncer (`syncer`), and at the
 //! start the scan (`scan`). They end when the last [`Cache`] is dropped.
 //!
-//! Locks, in this order: `index`, then those of an artifact. The queues lock for themselves. The
-//! last owner of an artifact takes `index`: none is dropped while `index` or a queue is locked.
+//! `index` and the locks of an artifact or a queue are never held together. `index` is held while
+//! files get or lose their names, so that a name has one user. The last owner of an artifact takes
+//! `index`: none is let go while `index` or a queue is locked.
 
 use std::fmt;
 use std::path::Path;
@@ -147,7 +148,7 @@ impl Cache {
             index.holder(&name).unwrap_or_else(|| {
                 let artifact = Arc::new(CachedArtifact::new(core.clone(), identity));
                 let holder = Arc::downgrade(&artifact);
-                index.hold(name, artifact.number(), holder, core.tick());
+                index.hold(name, artifact.number, holder, core.tick());
                 artifact
             })
         };

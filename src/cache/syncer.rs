@@ -51,7 +51,7 @@ impl Syncs {
         }
         unsynced
             .artifacts
-            .entry(artifact.number())
+            .entry(artifact.number)
             .or_insert_with(|| artifact.clone());
         let first = unsynced.since.is_none();
         unsynced.since.get_or_insert_with(Instant::now);

@@ -433,6 +433,22 @@ fn space_of_blocks_that_a_crash_lost_is_given_back() {
 }
 
 #[test]
+fn blocks_become_durable_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(33, 4 * BLOCK_SIZE);
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    sample.fill(&artifact);
+    let map = sample.path(dir.path(), "map");
+    wait_until("durable", || {
+        fs::metadata(&map).is_ok_and(|metadata| metadata.len() == 4096 + 4 * 8)
+    });
+    drop((artifact, cache));
+    let cache = open(dir.path());
+    assert_eq!(sample.readable(&sample.open(&cache)), 4);
+}
+
+#[test]
 fn a_map_ahead_of_its_data_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(8, 4 * BLOCK_SIZE);

@@ -46,24 +46,19 @@ pub(super) fn watch(core: &Core) {
 
 impl Core {
     fn write_waiting(&self, artifact: &Arc<CachedArtifact>) {
-        artifact.begin_turn();
         // A run is well below the limit, so that a small cache still takes each block.
         let longest = (self.limit / 4 / BLOCK_SIZE).clamp(1, LONGEST_RUN) as usize;
-        let mut next = 0;
-        let mut written = 0;
-        while let Some(run) = artifact.next_run(next, longest) {
-            next = run.range().end;
+        let mut left = artifact.begin_turn();
+        while let Some(run) = artifact.next_run(left.clone(), longest) {
+            left.start = run.range().end;
             let stored = self.health.may_write() && self.try_store(artifact, &run);
-            if stored {
-                written += run.bytes();
-            }
             artifact.settle(run.range(), stored);
+            if stored {
+                self.syncs.add(artifact, run.bytes());
+            }
             if !self.backlog.progressed() {
                 break;
             }
-        }
-        if written > 0 {
-            self.syncs.add(artifact, written);
         }
     }
 
@@ -93,10 +88,10 @@ impl Core {
         let Some(files) = artifact.files()? else {
             return Ok(false);
         };
-        lock(&self.index).grow(artifact.name(), artifact.number(), disk);
+        lock(&self.index).grow(&artifact.name, artifact.number, disk);
         let written = files.write(&run.blocks, run.first * BLOCK_SIZE);
         if written.is_err() {
-            self.shrink(artifact.name(), artifact.number(), disk);
+            self.shrink(&artifact.name, artifact.number, disk);
         }
         written.map(|()| true)
     }
