@@ -66,6 +66,8 @@ pub enum Fault {
     },
     /// The request has its effect, then the connection is closed instead of an answer.
     SeverAnswer,
+    /// The request has its effect, then nothing is ever answered.
+    HoldAnswer,
     /// The connection is closed after this many bytes of the body.
     Cut {
         /// Bytes that are still sent; to a slow reader, up to 8 KiB less.
@@ -126,6 +128,7 @@ impl Fault {
             | Fault::OtherEtag { .. } => Phase::Request,
             Fault::LoseAnswer { .. }
             | Fault::SeverAnswer
+            | Fault::HoldAnswer
             | Fault::Cut { .. }
             | Fault::Throttle { .. }
             | Fault::ShiftRange { .. }

@@ -39,7 +39,7 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         ControlFlow::Continue(()) => {
             let answer = with_known_length(next.run(request).await);
             if answer.status().is_success() {
-                after(&gate, &method, &target, answer)
+                after(&gate, &method, &target, answer).await
             } else {
                 answer
             }
@@ -120,11 +120,12 @@ async fn before(
     ControlFlow::Continue(())
 }
 
-fn after(gate: &Gate, method: &str, target: &str, mut answer: Response) -> Response {
+async fn after(gate: &Gate, method: &str, target: &str, mut answer: Response) -> Response {
     for fault in gate.meet(Phase::Answer, method, target) {
         answer = match fault {
             Fault::LoseAnswer { code } => (status(code), "the answer was lost\n").into_response(),
             Fault::SeverAnswer => severed(),
+            Fault::HoldAnswer => std::future::pending().await,
             Fault::Cut { after } => {
                 answer.map(|body| Body::from_stream(cut(body.into_data_stream(), after)))
             }

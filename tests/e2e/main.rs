@@ -1,0 +1,13 @@
+//! The built binary over real FUSE mounts against the simulated clouds.
+//!
+//! Each test owns a [`world::World`]: its own simulated cloud, directories and mount. They need
+//! /dev/fuse and the right to mount, and fail without.
+
+mod links;
+mod looking;
+mod real_chain;
+mod secrets;
+mod tasks;
+mod tools;
+mod troubles;
+mod world;

@@ -1,0 +1,362 @@
+//! A simulated cloud, a configuration and a mount of the built binary, for one test.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
+use mongo_backupfs::sim::{Content, Sim, SimBuilder};
+use sha2::{Digest, Sha256};
+
+/// The longest that anything in these tests may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The configured name of the simulated account: the top directory of the tree.
+pub const PROVIDER: &str = "atlas-test";
+/// The cluster that [`World::with_content`] makes.
+pub const CLUSTER: &str = "M2AWS";
+
+/// A cloud and the places of one mount. Dropping it unmounts and ends the process.
+pub struct World {
+    pub sim: Sim,
+    pub runtime: tokio::runtime::Runtime,
+    pub dir: tempfile::TempDir,
+    pub mountpoint: PathBuf,
+    /// Lines added to `[mount]`.
+    pub mount_keys: Vec<String>,
+    /// Lines added to the provider.
+    pub provider_keys: Vec<String>,
+    /// Environment of the mount process.
+    pub environment: Vec<(String, String)>,
+    process: Option<Child>,
+}
+
+impl World {
+    pub fn new(builder: SimBuilder) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let sim = runtime.block_on(Sim::start(builder)).unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("backupfs-e2e-")
+            .tempdir()
+            .unwrap();
+        let mountpoint = dir.path().join("mnt");
+        fs::create_dir(&mountpoint).unwrap();
+        World {
+            sim,
+            runtime,
+            dir,
+            mountpoint,
+            mount_keys: Vec::new(),
+            provider_keys: Vec::new(),
+            environment: Vec::new(),
+            process: None,
+        }
+    }
+
+    /// One M2 cluster whose snapshots, a day apart, hold `contents`.
+    pub fn with_content(contents: impl IntoIterator<Item = Content>) -> Self {
+        Self::new(one_cluster(contents))
+    }
+
+    pub fn key(mut self, line: &str) -> Self {
+        self.mount_keys.push(line.to_owned());
+        self
+    }
+
+    /// Writes the configuration as it stands now.
+    pub fn write_config(&self) -> PathBuf {
+        let dir = self.dir.path();
+        let config = dir.join("config.toml");
+        let text = format!(
+            "[mount]\ncache_dir = \"{cache}\"\nstate_dir = \"{state}\"\n{mount}\n\
+             [[provider]]\nname = \"{PROVIDER}\"\nkind = \"atlas\"\nendpoint = \"{endpoint}\"\n\
+             project_id = \"{project}\"\npublic_key = \"{public}\"\nprivate_key = \"{private}\"\n\
+             allow_http = true\npoll_interval = \"50ms\"\n{provider}\n",
+            cache = dir.join("cache").display(),
+            state = dir.join("state").display(),
+            mount = self.mount_keys.join("\n"),
+            endpoint = self.sim.base_url(),
+            project = self.sim.project_id(),
+            public = self.sim.public_key(),
+            private = self.sim.private_key(),
+            provider = self.provider_keys.join("\n"),
+        );
+        let _ = fs::remove_file(&config);
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&config)
+            .unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        config
+    }
+
+    /// The command `mongo-backupfs ARGS` with this world's configuration.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("--config").arg(self.write_config()).args(args);
+        for (name, _) in std::env::vars() {
+            if name.starts_with("MONGO_BACKUPFS_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(
+            self.environment
+                .iter()
+                .map(|(k, v)| (k.as_str(), v.as_str())),
+        );
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `mongo-backupfs ARGS` to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Mounts and waits for the line that says so.
+    pub fn mount(&mut self) -> &mut Self {
+        let mountpoint = self.mountpoint.to_str().unwrap().to_owned();
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.log_path())
+            .unwrap();
+        let mut child = self
+            .command(&["--log-level", "trace", "mount", &mountpoint])
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let _ = stdout.read_line(&mut line);
+            let _ = sender.send(line);
+            // Keeps the pipe open until the process ends.
+            let _ = stdout.read_to_end(&mut Vec::new());
+        });
+        let line = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+        self.process = Some(child);
+        assert!(
+            line.contains("ready"),
+            "no ready line: {line:?}; log:\n{}",
+            self.log()
+        );
+        self
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("mounted").id()
+    }
+
+    /// Everything all mounts of this world have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("mount.log")
+    }
+
+    /// Asks the mount to end with `signal` and waits for it.
+    pub fn stop_with(&mut self, signal: i32) -> ExitStatus {
+        let mut child = self.process.take().expect("mounted");
+        kill(child.id(), signal);
+        let status = wait(&mut child).expect("the mount ends");
+        if signal == libc::SIGKILL {
+            detach(&self.mountpoint);
+        }
+        status
+    }
+
+    /// Ends the mount as an operator would.
+    pub fn unmount(&mut self) {
+        let status = self.stop_with(libc::SIGTERM);
+        assert!(status.success(), "{status}; log:\n{}", self.log());
+        assert!(!is_mounted(&self.mountpoint));
+    }
+
+    /// The daemon is gone from one moment to the next; its mount is detached.
+    pub fn kill9(&mut self) {
+        self.stop_with(libc::SIGKILL);
+    }
+
+    /// `<mountpoint>/<provider>/<cluster>`.
+    pub fn cluster(&self) -> PathBuf {
+        self.mountpoint.join(PROVIDER).join(CLUSTER)
+    }
+
+    /// The only file of the newest backup.
+    pub fn latest_file(&self) -> PathBuf {
+        only_file(&self.cluster().join("latest").canonicalize().unwrap())
+    }
+
+    /// The only file of each backup, oldest first.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut backups: Vec<PathBuf> = fs::read_dir(self.cluster())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.file_name().unwrap() != "latest")
+            .collect();
+        backups.sort();
+        backups.iter().map(|backup| only_file(backup)).collect()
+    }
+
+    /// The SHA-256 of what the newest backup must read as.
+    pub fn latest_sha256(&self) -> String {
+        let ids = self.sim.snapshot_ids(CLUSTER);
+        self.sim
+            .artifact_sha256(CLUSTER, ids.last().unwrap())
+            .unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            kill(child.id(), libc::SIGTERM);
+            if wait(&mut child).is_none() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if is_mounted(&self.mountpoint) {
+            detach(&self.mountpoint);
+        }
+        if thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the last lines of the mount's log ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// A project with one M2 cluster whose snapshots, a day apart, hold `contents`.
+pub fn one_cluster(contents: impl IntoIterator<Item = Content>) -> SimBuilder {
+    let mut cluster = Cluster::new(CLUSTER, Tier::M2);
+    let first: jiff::Timestamp = "2026-01-05T14:00:00Z".parse().unwrap();
+    for (day, content) in contents.into_iter().enumerate() {
+        let at = first + jiff::SignedDuration::from_hours(24 * day as i64);
+        cluster = cluster.snapshot(Snapshot::at(at).content(content));
+    }
+    SimBuilder::new().project(Project::new("Shop").cluster(cluster))
+}
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_mongo-backupfs")
+}
+
+/// The only regular file below `dir`.
+pub fn only_file(dir: &Path) -> PathBuf {
+    let entries: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(
+        entries.len(),
+        1,
+        "one entry in {}: {entries:?}",
+        dir.display()
+    );
+    let entry = &entries[0];
+    if entry.symlink_metadata().unwrap().is_dir() {
+        only_file(entry)
+    } else {
+        entry.clone()
+    }
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Digest of a file read in pieces.
+pub fn sha256_of(path: &Path) -> String {
+    let mut file = fs::File::open(path).unwrap();
+    let mut sha = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut piece).unwrap();
+        if n == 0 {
+            return sha
+                .finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+        }
+        sha.update(&piece[..n]);
+    }
+}
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "never happened: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a shell script that must succeed; its standard output.
+pub fn sh(script: &str) -> String {
+    let output = Command::new("bash").args(["-ec", script]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{script}\n{}\nstdout: {}\nstderr: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn kill(pid: u32, signal: i32) {
+    // SAFETY: kill has no memory effects; the pid is a child of this process that was not reaped.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+pub fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        if Instant::now() > end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub fn is_mounted(mountpoint: &Path) -> bool {
+    let mountpoint = mountpoint.to_str().unwrap();
+    fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(mountpoint))
+}
+
+fn detach(mountpoint: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(mountpoint).status();
+}
+
+/// Permission bits of a path.
+pub fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+}
