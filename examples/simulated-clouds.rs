@@ -13,24 +13,12 @@
 use std::io;
 
 use mongo_backupfs::sim::{Sim, demo_clouds};
-use serde_json::json;
 use tokio::sync::oneshot;
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let sim = Sim::start(demo_clouds()).await?;
-    let clusters = ["orders", "catalogue", "sandbox", "ledger"];
-    let snapshots = clusters.map(|name| (name.to_owned(), sim.snapshot_ids(name).into()));
-    let line = json!({
-        "base_url": sim.base_url(),
-        "public_key": sim.public_key(),
-        "private_key": sim.private_key(),
-        "client_id": sim.client_id(),
-        "client_secret": sim.client_secret(),
-        "project_id": sim.project_id(),
-        "snapshots": serde_json::Map::from_iter(snapshots),
-    });
-    println!("{line}");
+    println!("{}", sim.describe());
     tokio::select! {
         _ = end_of_input() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => interrupted,

@@ -206,6 +206,19 @@ impl Sim {
         self.atlas.snapshot_ids(cluster)
     }
 
+    /// The address, the keys and the snapshots by cluster, for another process: one JSON object.
+    pub fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "base_url": self.base_url(),
+            "public_key": self.public_key(),
+            "private_key": self.private_key(),
+            "client_id": self.client_id(),
+            "client_secret": self.client_secret(),
+            "project_id": self.project_id(),
+            "snapshots": self.atlas.snapshots(),
+        })
+    }
+
     /// Adds a snapshot to a cluster that exists; answers its id.
     pub fn add_snapshot(&self, cluster: &str, snapshot: atlas::Snapshot) -> Option<String> {
         self.atlas.add_snapshot(cluster, snapshot)

@@ -14,8 +14,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SERVER,
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SERVER,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use jiff::Timestamp;
@@ -119,6 +119,9 @@ impl Store {
 
     /// Whether the request's link is good, and if not, why: S3's order of checks.
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
+        if request.headers().contains_key(AUTHORIZATION) {
+            return Err(Refusal::TWO_PROOFS);
+        }
         let query: HashMap<_, _> =
             url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
                 .collect();
@@ -282,6 +285,11 @@ struct Refusal {
 }
 
 impl Refusal {
+    const TWO_PROOFS: Self = Self::new(
+        StatusCode::BAD_REQUEST,
+        "InvalidArgument",
+        "Only one auth mechanism allowed",
+    );
     const ACCESS_DENIED: Self = Self::new(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied");
     const EXPIRED: Self = Self::new(StatusCode::FORBIDDEN, "AccessDenied", "Request has expired");
     const FORGED: Self = Self::new(

@@ -20,6 +20,7 @@ mod limits;
 mod service;
 mod tenant;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -133,6 +134,16 @@ impl Atlas {
             // Buckets of another size start full.
             *lock(&self.0.buckets) = Buckets::default();
         }
+    }
+
+    /// The ids of all snapshots, by cluster.
+    pub(super) fn snapshots(&self) -> BTreeMap<String, Vec<String>> {
+        let estate = self.estate();
+        let snapshots = estate.clusters().map(|(_, cluster)| {
+            let ids = cluster.snapshots.iter().map(|s| s.id.clone());
+            (cluster.name.clone(), ids.collect())
+        });
+        snapshots.collect()
     }
 
     /// The ids of the snapshots of the first cluster named `cluster`.

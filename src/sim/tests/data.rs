@@ -142,6 +142,10 @@ async fn a_link_is_good_for_one_method_one_object_and_its_time() {
     let head = http().head(&link).send().await.unwrap();
     assert_eq!(head.status(), 403, "the method is signed");
 
+    let twice = get(&link, &[(AUTHORIZATION, "Bearer token")]).await;
+    let (status, code, _) = refusal(twice).await;
+    assert_eq!((status, code.as_str()), (400, "InvalidArgument"));
+
     let (address, query) = link.split_once('?').unwrap();
     let unsigned = refusal(get(address, &[]).await).await;
     assert_eq!(
