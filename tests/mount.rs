@@ -341,6 +341,46 @@ fn the_first_opener_needs_no_stat_to_see_all_of_a_file() {
     assert_eq!(world.sim.bill().tasks_created, 3);
 }
 
+/// The kernel keeps pages and size by file, not by handle, while versions differ by handle.
+#[test]
+fn a_reader_of_a_replaced_file_never_gets_bytes_or_the_end_of_the_new_one() {
+    need_fuse!();
+    let size = 24 << 20;
+    for new_size in [size, 1 << 20, size + 4097] {
+        let world = World::new(vec![Content::noise(1, size)]);
+        let mount = world.mount("");
+        let path = mount.files()[0].clone();
+        let old = File::open(&path).unwrap();
+        old.read_exact_at(&mut [0; 4096], 0).unwrap();
+
+        let snapshot = world.sim.snapshot_ids("c0").remove(0);
+        let new = Content::noise(2, new_size);
+        assert!(world.sim.replace_artifact("c0", &snapshot, new.clone()));
+        // Somebody has to run into it before anybody can know.
+        let stale = |file: &File, at: u64| {
+            let error = file.read_at(&mut [0; 4096], at).err();
+            error.and_then(|error| error.raw_os_error()) == Some(libc::ESTALE)
+        };
+        assert!(stale(&old, size - 4096));
+
+        assert!(
+            fs::read(&path).unwrap() == new.read(0..new_size).unwrap(),
+            "{new_size}"
+        );
+        let beside = File::open(&path).unwrap();
+        assert_eq!(beside.metadata().unwrap().len(), new_size);
+        beside.read_exact_at(&mut [0; 4096], 8192).unwrap();
+        for at in [0, 8192, 100_000, new_size.min(size) - 1, size - 4096] {
+            assert!(stale(&old, at), "new size {new_size}, read at {at}");
+        }
+        drop(old);
+        assert!(
+            fs::read(&path).unwrap() == new.read(0..new_size).unwrap(),
+            "{new_size}"
+        );
+    }
+}
+
 #[test]
 fn directories_can_be_read_on_from_any_place() {
     need_fuse!();

@@ -1,18 +1,21 @@
 //! Open files and directories, and which version of each file the kernel's pages hold.
 //!
-//! The kernel caches pages by inode, not by handle. So all open handles of one inode must be of
-//! one version: when a newer one is pinned, the handles of older ones answer ESTALE from then on,
-//! or their bytes would be served to readers of the new one.
+//! The kernel keeps pages and size by inode, not by handle. So only one version of an inode is
+//! served at a time: when a newer one is pinned, the handles of older ones answer ESTALE from then
+//! on, or their bytes would be served to readers of the new one. As long as they are open, nothing
+//! of the new one may enter the kernel's pages, and its size is told anew each time, or readers of
+//! the old one would be served from these without our knowing.
 //!
 //! One lock, held for moments only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::Opened;
 use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactKey, Validator};
 use crate::reader;
@@ -87,6 +90,8 @@ struct State {
     directories: HashMap<u64, Arc<Vec<Child>>>,
     /// By inode: the version pinned last, as long as the kernel knows the inode.
     versions: HashMap<u64, Validator>,
+    /// Inodes of which handles of another version than that are open.
+    outdated: HashSet<u64>,
 }
 
 impl Handles {
@@ -95,25 +100,29 @@ impl Handles {
         self.state().add(OpenFile::Document(content))
     }
 
-    /// A handle for an open artifact, and whether the kernel's pages of this inode are of the same
-    /// version.
-    pub(super) fn add_artifact(&self, artifact: OpenArtifact) -> (u64, bool) {
+    /// A handle for an open artifact, whose version is the inode's from now on.
+    pub(super) fn add_artifact(&self, artifact: OpenArtifact) -> Opened {
         let mut state = self.state();
-        let before = state
-            .versions
-            .insert(artifact.ino, artifact.validator.clone());
-        let same = before.as_ref() == Some(&artifact.validator);
-        if !same {
-            for file in state.files.values() {
-                if let OpenFile::Artifact(other) = &**file
-                    && other.ino == artifact.ino
-                    && other.validator != artifact.validator
-                {
-                    other.mark_changed();
-                }
-            }
+        let ino = artifact.ino;
+        let size = Some(artifact.reader.size());
+        let before = state.versions.insert(ino, artifact.validator.clone());
+        let keep_cache = before.as_ref() == Some(&artifact.validator);
+        let handle = state.add(OpenFile::Artifact(Box::new(artifact)));
+        if !keep_cache {
+            state.older(ino).for_each(OpenArtifact::mark_changed);
         }
-        (state.add(OpenFile::Artifact(Box::new(artifact))), same)
+        state.review(ino);
+        Opened {
+            handle,
+            size,
+            keep_cache,
+            direct_io: state.outdated.contains(&ino),
+        }
+    }
+
+    /// Whether handles of an older version of `ino` are open.
+    pub(super) fn is_outdated(&self, ino: u64) -> bool {
+        self.state().outdated.contains(&ino)
     }
 
     /// A handle for a directory's snapshot.
@@ -135,7 +144,12 @@ impl Handles {
     }
 
     pub(super) fn remove_file(&self, handle: u64) {
-        let removed = self.state().files.remove(&handle);
+        let mut state = self.state();
+        let removed = state.files.remove(&handle);
+        if let Some(OpenFile::Artifact(artifact)) = removed.as_deref() {
+            state.review(artifact.ino);
+        }
+        drop(state);
         // The last user of an artifact closes its cache files: not under the lock.
         drop(removed);
     }
@@ -154,6 +168,7 @@ impl Handles {
         let mut state = self.state();
         if state.versions.get(&ino) == Some(validator) {
             state.versions.remove(&ino);
+            state.review(ino);
         }
     }
 
@@ -177,6 +192,28 @@ impl State {
         self.last += 1;
         self.files.insert(self.last, Arc::new(file));
         self.last
+    }
+
+    /// The open handles of `ino` that are not of the version pinned last.
+    fn older(&self, ino: u64) -> impl Iterator<Item = &OpenArtifact> {
+        let current = self.versions.get(&ino);
+        self.files.values().filter_map(move |file| match &**file {
+            OpenFile::Artifact(artifact)
+                if artifact.ino == ino && Some(&artifact.validator) != current =>
+            {
+                Some(&**artifact)
+            }
+            _ => None,
+        })
+    }
+
+    /// Finds out anew whether `ino` is outdated.
+    fn review(&mut self, ino: u64) {
+        if self.older(ino).next().is_some() {
+            self.outdated.insert(ino);
+        } else {
+            self.outdated.remove(&ino);
+        }
     }
 }
 

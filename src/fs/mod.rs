@@ -110,6 +110,10 @@ impl Fs {
     }
 
     /// Attributes; with `handle` those of the open version.
+    ///
+    /// # Errors
+    /// [`Kind::Changed`] with the handle of a version that is gone: the kernel asks at the end of
+    /// the file as it knows it, which by then may be the end of another version.
     pub async fn getattr(&self, ino: u64, handle: Option<u64>) -> Result<Attr> {
         let node = self.inner.tree.node(ino)?;
         if let Some(handle) = handle
@@ -117,9 +121,12 @@ impl Fs {
         {
             let size = match &*self.inner.handles.file(handle)? {
                 OpenFile::Document(content) => Size::Declared(content.len() as u64),
-                OpenFile::Artifact(artifact) => Size::Exact(artifact.reader.size()),
+                OpenFile::Artifact(artifact) => {
+                    artifact.check()?;
+                    Size::Exact(artifact.reader.size())
+                }
             };
-            return Ok(attr::attributes(ino, &node, size, self.inner.shape));
+            return Ok(self.inner.attr_of(ino, &node, size));
         }
         Ok(self.inner.attr(ino, &node))
     }
@@ -178,6 +185,7 @@ impl Fs {
                 inner.documents().insert(which, size);
                 Ok(Opened {
                     handle: inner.handles.add_document(content),
+                    size: None,
                     keep_cache: false,
                     direct_io: true,
                 })
@@ -193,12 +201,7 @@ impl Fs {
                     .await
                     .map_err(|error| error.context(format!("opening {}", inner.tree.path(ino))))?;
                 inner.opener.activity.opens.add(1);
-                let (handle, keep_cache) = inner.handles.add_artifact(artifact);
-                Ok(Opened {
-                    handle,
-                    keep_cache,
-                    direct_io: false,
-                })
+                Ok(inner.handles.add_artifact(artifact))
             }
             Node::Latest { .. } => Err(Error::new(Kind::Unsupported, "a symlink is not opened")),
             _ => Err(Error::new(Kind::IsDirectory, "a directory is not read")),
@@ -317,7 +320,15 @@ impl Inner {
             }
             _ => Size::Unknown,
         };
-        attr::attributes(ino, node, size, self.shape)
+        self.attr_of(ino, node, size)
+    }
+
+    fn attr_of(&self, ino: u64, node: &Node, size: Size) -> Attr {
+        let mut attr = attr::attributes(ino, node, size, self.shape);
+        if self.handles.is_outdated(ino) {
+            attr.ttl = Duration::ZERO;
+        }
+        attr
     }
 
     /// What is known of a file's size: by the version pinned last, or remembered, or declared.

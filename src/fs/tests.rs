@@ -351,6 +351,8 @@ async fn a_replaced_artifact_is_stale_for_good_and_the_next_open_has_the_new_one
     assert!(!opened.keep_cache);
     assert!(read_all(&fs, opened.handle).await.unwrap() == content(2));
     for stale in [first, second] {
+        let error = fs.getattr(ino, Some(stale)).await.unwrap_err();
+        assert_eq!(error.errno(), libc::ESTALE);
         let now = fs.read_now(stale, 0, 1).map(|read| read.unwrap_err());
         let error = match now {
             Some(error) => error,
@@ -360,6 +362,16 @@ async fn a_replaced_artifact_is_stale_for_good_and_the_next_open_has_the_new_one
     }
     assert_eq!(xattr(&fs, ino, "etag").await.unwrap(), "\"two\"");
     assert_eq!(world.creates(), 1);
+
+    // Until the last handle of the old version is closed, the kernel may keep nothing of the new.
+    for stale in [first, second] {
+        let beside = open(&fs, ino).await.unwrap();
+        assert!(beside.direct_io && beside.size == Some(content(2).len() as u64));
+        assert_eq!(fs.getattr(ino, None).await.unwrap().ttl, Duration::ZERO);
+        fs.release(stale);
+    }
+    assert!(!open(&fs, ino).await.unwrap().direct_io);
+    assert!(fs.getattr(ino, None).await.unwrap().ttl > Duration::ZERO);
 }
 
 #[tokio::test]

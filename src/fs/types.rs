@@ -43,7 +43,8 @@ pub struct Attr {
     pub mode: u16,
     /// Link count.
     pub nlink: u32,
-    /// How long the kernel may believe this: zero until a file's size is exact.
+    /// How long the kernel may believe this: zero until a file's size is exact, and while several
+    /// versions of it are open.
     pub ttl: Duration,
 }
 
@@ -61,9 +62,11 @@ pub struct Entry {
 pub struct Opened {
     /// Handle.
     pub handle: u64,
+    /// Exact length of the version that is open; `None` for a document, whose length changes.
+    pub size: Option<u64>,
     /// The kernel may keep the pages it has: same version as the last open of this inode.
     pub keep_cache: bool,
-    /// No page cache: for documents whose length changes.
+    /// No page cache: for documents, and while an older version of the file is still open.
     pub direct_io: bool,
 }
 

@@ -41,11 +41,11 @@ pub(super) async fn open(
     };
     let Opened {
         handle,
+        size,
         mut keep_cache,
         direct_io,
     } = unanswered.opened;
-    if !direct_io {
-        let size = fs.getattr(ino, Some(handle)).await?.size;
+    if let Some(size) = size {
         match service.sizes.admit(ino, size, caller.pid, keep_cache) {
             Admission::Open { keep_cache: keep } => keep_cache = keep,
             Admission::LookAgain => return Ok(Opening::LookAgain),
