@@ -5,6 +5,7 @@
 
 mod links;
 mod looking;
+mod readme;
 mod real_chain;
 mod secrets;
 mod tasks;
