@@ -30,7 +30,7 @@ fn the_session_in_the_readme_runs() {
     fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
 
     let mut script =
-        String::from("set -euo pipefail\ntrap 'umount -l ~/backups 2>/dev/null' EXIT\n");
+        String::from("set -euo pipefail\ntrap 'umount -l ~/backups 2>/dev/null || true' EXIT\n");
     for command in commands {
         script += &format!("echo {}\n{command}\n", shell_word(&format!("$ {command}")));
         if command.ends_with('&') {
