@@ -15,7 +15,7 @@ pub struct Bill {
     /// Authenticated API calls by kind (`clusters`, `tenant_snapshots`, `tenant_download` …).
     pub calls: BTreeMap<String, u64>,
     /// API requests by method and status (`GET 200`), challenges included; `GET cut` when the
-    /// connection was cut instead of an answer.
+    /// connection was cut instead of an answer, `GET hung` when it was left without one.
     pub api_requests: BTreeMap<String, u64>,
     /// Data requests by method and status (`GET 206`).
     pub data_requests: BTreeMap<String, u64>,

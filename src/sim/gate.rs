@@ -45,7 +45,7 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
             }
         }
     };
-    gate.count(&method, answer)
+    gate.count(&method, with_known_length(answer))
 }
 
 impl Gate {
@@ -55,22 +55,31 @@ impl Gate {
         met
     }
 
+    fn tally(&self, method: &str, outcome: &str) {
+        let mut bill = self.site.meter.bill();
+        let requests = match self.side {
+            Side::Api => &mut bill.api_requests,
+            Side::Data => &mut bill.data_requests,
+        };
+        *requests.entry(format!("{method} {outcome}")).or_default() += 1;
+    }
+
+    /// A request that gets no answer until its connection ends.
+    async fn hang<T>(&self, method: &str) -> T {
+        self.tally(method, "hung");
+        std::future::pending().await
+    }
+
     fn count(&self, method: &str, mut answer: Response) -> Response {
         if let Ok(date) = HeaderValue::try_from(http_date(self.site.clock.now())) {
             answer.headers_mut().insert(DATE, date);
         }
         let severed = answer.extensions().get::<Severed>().is_some();
         let outcome = match severed {
-            true => format!("{method} cut"),
-            false => format!("{method} {}", answer.status().as_u16()),
+            true => "cut".to_owned(),
+            false => answer.status().as_u16().to_string(),
         };
-        let mut bill = self.site.meter.bill();
-        let requests = match self.side {
-            Side::Api => &mut bill.api_requests,
-            Side::Data => &mut bill.data_requests,
-        };
-        *requests.entry(outcome).or_default() += 1;
-        drop(bill);
+        self.tally(method, &outcome);
         if self.side == Side::Api || severed {
             return answer;
         }
@@ -95,7 +104,7 @@ async fn before(
     for fault in gate.meet(Phase::Request, method, target) {
         match fault {
             Fault::Latency { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
-            Fault::Hang => std::future::pending().await,
+            Fault::Hang => gate.hang(method).await,
             Fault::Status { code, retry_after } => {
                 let mut answer = (status(code), "the service is unavailable\n").into_response();
                 if let Some(value) = retry_after {
@@ -125,7 +134,7 @@ async fn after(gate: &Gate, method: &str, target: &str, mut answer: Response) ->
         answer = match fault {
             Fault::LoseAnswer { code } => (status(code), "the answer was lost\n").into_response(),
             Fault::SeverAnswer => severed(),
-            Fault::HoldAnswer => std::future::pending().await,
+            Fault::HoldAnswer => gate.hang(method).await,
             Fault::Cut { after } => {
                 answer.map(|body| Body::from_stream(cut(body.into_data_stream(), after)))
             }

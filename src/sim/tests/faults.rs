@@ -48,6 +48,7 @@ async fn answers_instead_of_the_data() {
         (answer.status().as_u16(), text(&answer, RETRY_AFTER)),
         (503, "7")
     );
+    assert_eq!(text(&answer, CONTENT_LENGTH), "27");
     let answer = part(Fault::Redirect {
         code: 302,
         location: "http://169.254.169.254/latest".into(),
@@ -164,6 +165,7 @@ async fn slow_and_silent_hosts() {
     let silence = http().get(&link).send();
     let waited = tokio::time::timeout(Duration::from_millis(100), silence).await;
     assert!(waited.is_err(), "no answer at all");
+    assert_eq!(sim.bill().data_requests["GET hung"], 1);
     sim.faults().clear();
     assert_eq!(http().get(&link).send().await.unwrap().status(), 200);
 }
