@@ -149,6 +149,7 @@ impl Fault {
                 | Fault::LoginPage
                 | Fault::LoseAnswer { .. }
                 | Fault::SeverAnswer
+                | Fault::HoldAnswer
         )
     }
 }
