@@ -189,12 +189,18 @@ async fn a_create_whose_answer_is_lost_has_its_effect() {
             .header(AUTHORIZATION, caller.proof("POST", &target, &nonce, 1))
             .header(CONTENT_TYPE, "application/json")
             .body(body)
-            .timeout(Duration::from_secs(1))
-            .send()
-            .await;
-        match outcome {
-            "POST 504" => assert_eq!(answer.unwrap().status(), 504),
-            _ => assert!(answer.is_err()),
+            .send();
+        let held = async {
+            while !sim.bill().api_requests.contains_key("POST hung") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            answer = answer => match outcome {
+                "POST 504" => assert_eq!(answer.unwrap().status(), 504),
+                _ => assert!(answer.is_err()),
+            },
+            () = held => assert_eq!(outcome, "POST hung"),
         }
         let bill = sim.bill();
         assert_eq!((bill.tasks_created, bill.api_requests[outcome]), (1, 1));
