@@ -76,7 +76,11 @@ impl Session {
             .map_err(|error| {
                 Error::new(
                     Kind::Environment,
-                    format!("cannot mount at {}", mountpoint.display()),
+                    format!(
+                        "cannot mount at {}; mounting takes root or fusermount3, and in a \
+                         container `--device /dev/fuse --cap-add SYS_ADMIN`",
+                        mountpoint.display()
+                    ),
                 )
                 .with_source(error)
             })?;

@@ -79,7 +79,13 @@ impl Service {
             Poll::Pending => {
                 let service = Arc::clone(self);
                 self.runtime.spawn(async move {
-                    let result = service.wait(operation, &caller, work).await;
+                    let result = bounded(
+                        work,
+                        operation.deadline,
+                        service.interrupts.signalled(caller.pid),
+                        service.stopped(operation),
+                    )
+                    .await;
                     service.finish(operation, ino, &caller, result, answer);
                 });
             }
@@ -101,25 +107,12 @@ impl Service {
         convert::attributes(attr, self.owner)
     }
 
-    async fn wait<T>(&self, operation: Operation, caller: &Caller, work: Work<T>) -> Result<T> {
-        tokio::select! {
-            biased;
-            done = work => result_of(done),
-            () = self.interrupts.signalled(caller.pid) => Err(Error::new(
-                Kind::Interrupted,
-                "the caller was interrupted",
-            )),
-            () = self.stopping.cancelled(), if operation.ends_at_stop => Err(Error::new(
-                Kind::Stopping,
-                "the mount is being ended",
-            )),
-            () = tokio::time::sleep(operation.deadline) => Err(Error::new(
-                Kind::TimedOut,
-                format!(
-                    "no answer within {} s; the work goes on, try again later",
-                    operation.deadline.as_secs_f32()
-                ),
-            )),
+    /// Resolves when the shutdown begins, for operations that end with it.
+    async fn stopped(&self, operation: Operation) {
+        if operation.ends_at_stop {
+            self.stopping.cancelled().await;
+        } else {
+            std::future::pending().await
         }
     }
 
@@ -144,6 +137,26 @@ impl Service {
     }
 }
 
+/// The result of `work`, or what ended the wait for it.
+async fn bounded<T>(
+    work: Work<T>,
+    deadline: Duration,
+    interrupted: impl Future<Output = ()>,
+    stopped: impl Future<Output = ()>,
+) -> Result<T> {
+    let (kind, words) = tokio::select! {
+        biased;
+        done = work => return result_of(done),
+        () = interrupted => (Kind::Interrupted, "the caller was interrupted".to_owned()),
+        () = stopped => (Kind::Stopping, "the mount is being ended".to_owned()),
+        () = tokio::time::sleep(deadline) => (
+            Kind::TimedOut,
+            format!("no answer within {deadline:?}; what was begun goes on, try again later"),
+        ),
+    };
+    Err(Error::new(kind, words))
+}
+
 fn result_of<T>(done: std::result::Result<Result<T>, Panic>) -> Result<T> {
     done.unwrap_or_else(|panic| Err(Error::new(Kind::Internal, bug(&panic))))
 }
@@ -153,4 +166,51 @@ fn result_of<T>(done: std::result::Result<Result<T>, Panic>) -> Result<T> {
 fn bug(panic: &Panic) -> String {
     let words = panic.downcast_ref::<&'static str>();
     format!("a bug in mongo-backupfs: {}", words.unwrap_or(&"a panic"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    fn work<T>(work: impl Future<Output = Result<T>> + Send + 'static) -> Work<T> {
+        Box::pin(AssertUnwindSafe(work).catch_unwind())
+    }
+
+    async fn ended_by(
+        work: Work<u8>,
+        interrupted: impl Future<Output = ()>,
+        stopped: impl Future<Output = ()>,
+    ) -> (Result<u8, i32>, Duration) {
+        let began = tokio::time::Instant::now();
+        let deadline = Duration::from_secs(60);
+        let result = bounded(work, deadline, interrupted, stopped).await;
+        (result.map_err(|error| error.errno()), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_by_whatever_comes_first() {
+        let soon = || tokio::time::sleep(Duration::from_secs(1));
+        let (result, _) = ended_by(work(ready(Ok(7))), ready(()), ready(())).await;
+        assert_eq!(result, Ok(7), "a result that is there is used");
+        let (result, took) = ended_by(work(pending()), soon(), pending()).await;
+        assert_eq!((result, took.as_secs()), (Err(libc::EINTR), 1));
+        let (result, took) = ended_by(work(pending()), pending(), soon()).await;
+        assert_eq!((result, took.as_secs()), (Err(libc::ENODEV), 1));
+        let (result, took) = ended_by(work(pending()), pending(), pending()).await;
+        assert_eq!((result, took.as_secs()), (Err(libc::ETIMEDOUT), 60));
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_operation_an_error_without_private_words() {
+        let link = "https://host/?sig=canary".to_owned();
+        let formatted = work(async move { panic!("no {link}") });
+        let fixed: Work<u8> = work(async { panic!("an invariant broke") });
+        let (result, _) = ended_by(formatted, pending(), pending()).await;
+        assert_eq!(result, Err(libc::EIO));
+        let words = bug(&fixed.await.unwrap_err());
+        assert_eq!(words, "a bug in mongo-backupfs: an invariant broke");
+        let formatted: Panic = Box::new("sig=canary".to_owned());
+        assert!(!bug(&formatted).contains("canary"));
+    }
 }
