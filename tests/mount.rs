@@ -678,6 +678,21 @@ fn the_demo_makes_the_whole_journey() {
     assert!(!said.contains("FAIL"), "{said}");
 }
 
+#[test]
+fn a_demo_that_nobody_listens_to_leaves_no_mount_behind() {
+    need_fuse!();
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_mongo-backupfs"))
+        .arg("demo")
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(demo.stdout.take());
+    wait(&mut demo, Duration::from_secs(20));
+    assert!(!is_mounted(&fs::canonicalize(dir.path()).unwrap()));
+}
+
 /// As root, in a mount namespace of its own where everybody may open /dev/fuse, as is usual.
 #[test]
 fn an_ordinary_user_mounts_through_fusermount3() {

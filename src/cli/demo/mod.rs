@@ -59,8 +59,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             mount.stop().await?;
             return check::conclude(report?, &stage);
         }
-        introduce(mount.mountpoint()).await?;
-        mount.serve(&mut signals).await
+        match introduce(mount.mountpoint()).await {
+            Ok(()) => mount.serve(&mut signals).await,
+            Err(error) => mount.stop().await.and(Err(error)),
+        }
     });
     mount::end(runtime);
     done.map(|()| Exit::Done)
