@@ -156,6 +156,13 @@ async fn a_list_that_cannot_be_read_never_means_nothing() {
 }
 
 #[tokio::test]
+async fn a_list_answered_by_no_such_restore_is_empty() {
+    let server = Server::start(|_, _| Reply::refusal(404, "TENANT_RESTORE_NOT_FOUND")).await;
+    let found = atlas(&server.origin).find_task(&shard()).await.unwrap();
+    assert_eq!(found, Found::Nothing);
+}
+
+#[tokio::test]
 async fn unfinished_and_odd_answers_mean_keep_polling() {
     for body in [
         restore("PENDING", ""),

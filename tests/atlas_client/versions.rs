@@ -200,6 +200,16 @@ async fn the_retired_tier_is_named() {
 }
 
 #[tokio::test]
+async fn a_project_that_may_have_no_flex_clusters_has_the_others() {
+    let server = Server::start(|request, _| match request.path().rsplit('/').next() {
+        Some("clusters") => Reply::list(&clusters(request)),
+        _ => Reply::refusal(403, "FEATURE_UNSUPPORTED"),
+    })
+    .await;
+    assert_eq!(atlas(&server.origin).instances().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn flex_clusters_are_listed_with_their_snapshots() {
     let server = Server::start(|request, _| {
         let flex = request.header("accept") == "application/vnd.atlas.2024-11-13+json";

@@ -72,7 +72,10 @@ impl Atlas {
             Ok(Err(_)) if resource == Resource::FlexClusters => Ok(Vec::new()),
             Err(error)
                 if resource == Resource::FlexClusters
-                    && matches!(error.kind(), Kind::NotFound | Kind::Config) =>
+                    && matches!(
+                        error.kind(),
+                        Kind::NotFound | Kind::Config | Kind::Unsupported
+                    ) =>
             {
                 Ok(Vec::new())
             }
@@ -98,7 +101,11 @@ impl Atlas {
         budget: &mut Budget,
     ) -> Result<Result<Vec<Restore>, Answer>> {
         let resource = Resource::Restores(service);
-        self.client.list(resource, Some(cluster), budget).await
+        match self.client.list(resource, Some(cluster), budget).await {
+            // "No such restore" in answer to the whole list: there are none.
+            Err(error) if error.kind() == Kind::Expired => Ok(Ok(Vec::new())),
+            listed => listed,
+        }
     }
 
     /// The download `id` as it stands; `None` once Atlas has forgotten it.
