@@ -95,7 +95,7 @@ impl Client {
             cluster,
             item: None,
         };
-        let mut listing = Listing::new();
+        let mut listing = Listing::new(resource.paged());
         loop {
             let page = listing.next_page();
             let mut query = Vec::new();

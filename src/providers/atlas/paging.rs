@@ -2,7 +2,7 @@
 //!
 //! Pages are counted here rather than followed by `next`, whose host the server chooses. The list
 //! ends where no `next` is announced and `totalCount` is reached; without either, at the first page
-//! that is not full. A list that ends short of its own count is an error: a partial listing would
+//! that brings nothing new, for the server may give fewer items per page than it was asked for. A list that ends short of its own count is an error: a partial listing would
 //! make backups disappear.
 
 use std::collections::HashSet;
@@ -44,11 +44,14 @@ pub(super) struct Listing<T> {
     pub(super) items: Vec<T>,
     seen: HashSet<String>,
     pages: u32,
+    /// Whether the server splits this list at all.
+    paged: bool,
 }
 
 impl<T: Keyed> Listing<T> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(paged: bool) -> Self {
         Listing {
+            paged,
             items: Vec::new(),
             seen: HashSet::new(),
             pages: 0,
@@ -63,7 +66,6 @@ impl<T: Keyed> Listing<T> {
     /// Takes the next page. Whether another must be asked for.
     pub(super) fn add(&mut self, page: Page<T>) -> Result<bool> {
         let next = page.announces_next();
-        let received = page.results.len();
         let before = self.items.len();
         for item in page.results {
             let known = item.key().map(|key| !self.seen.insert(key.to_owned()));
@@ -78,7 +80,7 @@ impl<T: Keyed> Listing<T> {
             (Some(true), _) => true,
             (_, Some(_)) => missing,
             (Some(false), None) => false,
-            (None, None) => received >= PAGE_SIZE,
+            (None, None) => self.paged && have > before,
         };
         let complete = !more || (page.total_count.is_some() && !missing && have == before);
         if complete {
@@ -114,7 +116,7 @@ mod tests {
 
     /// Adds pages until the listing is complete; its length and the pages it took.
     fn read(pages: Vec<Page<Cluster>>) -> Result<(usize, usize)> {
-        let mut listing = Listing::new();
+        let mut listing = Listing::new(true);
         let given = pages.len();
         for (n, page) in pages.into_iter().enumerate() {
             if !listing.add(page)? {
@@ -128,15 +130,15 @@ mod tests {
     const NEXT: &str = r#","links":[{"rel":"self"},{"rel":"next"}]"#;
 
     #[test]
-    fn links_count_and_fullness_each_end_a_list() {
+    fn links_count_and_a_page_without_news_each_end_a_list() {
         assert_eq!(read(vec![page(0..0, "")]).unwrap(), (0, 1));
-        assert_eq!(
-            read(vec![page(0..3, "")]).unwrap(),
-            (3, 1),
-            "a short page is the last"
-        );
-        let full = read(vec![page(0..500, ""), page(500..501, "")]).unwrap();
-        assert_eq!(full, (501, 2), "a full page is not the last");
+        let bare = |ranges: &[Range<usize>]| {
+            let pages = ranges.iter().map(|names| page(names.clone(), ""));
+            read(pages.collect()).unwrap()
+        };
+        assert_eq!(bare(&[0..50, 50..99, 99..99]), (99, 3));
+        assert_eq!(bare(&[0..3, 0..3]), (3, 2), "not split after all");
+        assert!(!Listing::new(false).add(page(0..500, "")).unwrap());
         let linked = read(vec![page(0..2, NEXT), page(2..4, NEXT), page(4..5, SELF)]).unwrap();
         assert_eq!(linked, (5, 3), "pages may be smaller than asked");
         let counted = read(vec![
@@ -168,7 +170,7 @@ mod tests {
     fn a_list_without_end_is_an_error() {
         let again = read(vec![page(0..2, NEXT), page(0..2, NEXT)]);
         assert_eq!(again.unwrap_err().kind(), Kind::Protocol);
-        let mut endless = Listing::new();
+        let mut endless = Listing::new(true);
         let error = (0..)
             .find_map(|n| endless.add(page(n..n + 1, NEXT)).err())
             .unwrap();
