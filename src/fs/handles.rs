@@ -92,6 +92,8 @@ struct State {
     versions: HashMap<u64, Validator>,
     /// Inodes of which handles of another version than that are open.
     outdated: HashSet<u64>,
+    /// By inode: why the last open or read failed, until an open succeeds.
+    failures: HashMap<u64, String>,
 }
 
 impl Handles {
@@ -105,6 +107,7 @@ impl Handles {
         let mut state = self.state();
         let ino = artifact.ino;
         let size = Some(artifact.reader.size());
+        state.failures.remove(&ino);
         let before = state.versions.insert(ino, artifact.validator.clone());
         let keep_cache = before.as_ref() == Some(&artifact.validator);
         let handle = state.add(OpenFile::Artifact(Box::new(artifact)));
@@ -174,7 +177,19 @@ impl Handles {
 
     /// The kernel forgot `ino` and with it all its pages.
     pub(super) fn forget(&self, ino: u64) {
-        self.state().versions.remove(&ino);
+        let mut state = self.state();
+        state.versions.remove(&ino);
+        state.failures.remove(&ino);
+    }
+
+    /// Remembers why an open or a read of `ino` failed.
+    pub(super) fn note_failure(&self, ino: u64, why: String) {
+        self.state().failures.insert(ino, why);
+    }
+
+    /// Why the last open or read of `ino` failed, unless one succeeded to open it since.
+    pub(super) fn failure(&self, ino: u64) -> Option<String> {
+        self.state().failures.get(&ino).cloned()
     }
 
     /// How many files are open.

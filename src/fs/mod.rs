@@ -240,7 +240,7 @@ impl Fs {
                 if let Err(error) = &read {
                     self.inner.after_failure(artifact, error.kind()).await;
                 }
-                self.inner.deliver(artifact, read?)
+                self.inner.deliver(artifact, read.map_err(stale)?)
             }
         }
     }
@@ -287,7 +287,11 @@ impl Fs {
         let inner = &self.inner;
         let errno = events::errno_name(error.errno());
         tracing::trace!(operation, ino, pid = caller.pid, uid = caller.uid, errno);
-        if events::Level::of(error.kind()) != events::Level::Debug {
+        let level = events::Level::of(error.kind());
+        if level == events::Level::Warn && matches!(operation, "open" | "read") {
+            inner.handles.note_failure(ino, error.to_string());
+        }
+        if level != events::Level::Debug {
             inner.opener.activity.failed(errno);
         }
         inner.events.failed(operation, &inner.tree.path(ino), error);
@@ -401,6 +405,14 @@ fn slice(content: &Bytes, offset: u64, len: u32) -> Bytes {
     let start = usize::try_from(offset).map_or(content.len(), |at| at.min(content.len()));
     let end = start.saturating_add(len as usize).min(content.len());
     content.slice(start..end)
+}
+
+/// What a reader is told: an artifact that was removed is as stale as one that was replaced.
+fn stale(error: Error) -> Error {
+    match error.kind() {
+        Kind::Expired => Error::new(Kind::Changed, format!("{error}; open the file again")),
+        _ => error,
+    }
 }
 
 fn stopping() -> Error {

@@ -1,8 +1,8 @@
 //! From a file of the tree to a pinned version that can be read.
 //!
 //! What the ledger knows and the cache holds whole is opened without asking anybody. Otherwise the
-//! download task comes first, then its version: the one remembered for this very task, or the one
-//! that a probe learns, once for all who open the file at the same time. Owns the live links,
+//! download task comes first, then its version: the one that others have open, or the one that a
+//! probe learns, once for all who open the file at the same time. Owns the live links,
 //! one per artifact and task, for as long as somebody reads by them.
 
 use std::collections::HashMap;
@@ -53,6 +53,10 @@ struct Pinned {
 /// One link of one artifact: its key and its task's id.
 type LinkKey = (ArtifactKey, String);
 
+/// Whether the remembered version was seen behind the live link of its artifact. What is merely
+/// remembered may have been replaced or removed while nobody had it open.
+type Proven = Arc<AtomicBool>;
+
 /// What opening needs.
 pub(super) struct Opener {
     pub(super) accounts: HashMap<Arc<str>, Account>,
@@ -62,7 +66,7 @@ pub(super) struct Opener {
     pub(super) readers: Readers,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: SharedClock,
-    links: Mutex<HashMap<LinkKey, Weak<Links>>>,
+    links: Mutex<HashMap<LinkKey, (Weak<Links>, Proven)>>,
     probes: Flights<LinkKey, Validator>,
 }
 
@@ -146,7 +150,7 @@ impl Opener {
                 message: None,
             });
             Pinned {
-                links: self.links(account, node, key, task),
+                links: self.links(account, node, key, task).0,
                 validator: record.validator,
                 task_id: record.task_id,
             }
@@ -178,16 +182,8 @@ impl Opener {
             let task_id = task
                 .as_ref()
                 .map_or_else(String::new, |task| task.id.clone());
-            let links = self.links(account, node, key, task);
-            let known = self.ledger.artifact(key);
-            if let Some(record) = known.filter(|r| !task_id.is_empty() && r.task_id == task_id) {
-                return Ok(Pinned {
-                    validator: record.validator,
-                    task_id,
-                    links,
-                });
-            }
-            match self.probe(account, key, &task_id, &links).await {
+            let (links, proven) = self.links(account, node, key, task);
+            match self.probe(account, key, &task_id, &links, proven).await {
                 Ok(validator) => {
                     return Ok(Pinned {
                         validator,
@@ -208,21 +204,28 @@ impl Opener {
         }
     }
 
-    /// Learns the version behind `links` and has the ledger remember it.
+    /// Learns the version behind `links` and has the ledger remember it; `proven` once it was seen
+    /// there, it is only remembered.
     async fn probe(
         &self,
         account: &Account,
         key: &ArtifactKey,
         task_id: &str,
         links: &Arc<Links>,
+        proven: Proven,
     ) -> Result<Validator> {
         let flight = (key.clone(), task_id.to_owned());
         let work = || {
             let fetcher = account.fetcher.clone();
-            let ledger = self.ledger.clone();
+            let (ledger, readers) = (self.ledger.clone(), self.readers.clone());
             let links = Arc::clone(links);
             let (key, task_id) = flight.clone();
             async move {
+                if proven.load(Ordering::SeqCst)
+                    && let Some(validator) = served(&ledger, &readers, &key, &task_id)
+                {
+                    return Ok(validator);
+                }
                 let probe = fetcher.probe(&links).await?;
                 let size = probe.validator.size;
                 if i64::try_from(size).is_err() {
@@ -239,29 +242,32 @@ impl Opener {
                 if let Err(error) = ledger.remember_artifact(&key, record).await {
                     tracing::warn!(%error, "the artifact's size will have to be asked again");
                 }
+                proven.store(true, Ordering::SeqCst);
                 Ok(probe.validator)
             }
         };
         self.probes.join(flight.clone(), work).await
     }
 
-    /// The live link of an artifact of one task.
+    /// The live link of an artifact of one task, and whether its version was seen behind it.
     fn links(
         &self,
         account: &Account,
         node: &FileNode,
         key: &ArtifactKey,
         task: Option<Task>,
-    ) -> Arc<Links> {
+    ) -> (Arc<Links>, Proven) {
         let task_id = task
             .as_ref()
             .map_or_else(String::new, |task| task.id.clone());
         let mut all = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (key.clone(), task_id);
-        if let Some(live) = all.get(&name).and_then(Weak::upgrade) {
-            return live;
+        if let Some((links, proven)) = all.get(&name)
+            && let Some(live) = links.upgrade()
+        {
+            return (live, Arc::clone(proven));
         }
-        all.retain(|_, links| links.strong_count() > 0);
+        all.retain(|_, (links, _)| links.strong_count() > 0);
         let source = CountedLinks {
             links: ProviderLinks {
                 provider: Arc::clone(&account.provider),
@@ -273,8 +279,9 @@ impl Opener {
             activity: Arc::clone(&self.activity),
         };
         let links = Arc::new(Links::new(source, Arc::clone(&self.clock)));
-        all.insert(name, Arc::downgrade(&links));
-        links
+        let proven = Proven::default();
+        all.insert(name, (Arc::downgrade(&links), Arc::clone(&proven)));
+        (links, proven)
     }
 
     /// Bytes of the remembered version that are cached.
@@ -354,6 +361,20 @@ impl LinkSource for CountedLinks {
         }
         Ok(link)
     }
+}
+
+/// The remembered version of this task, unless its readers found it gone.
+fn served(
+    ledger: &Ledger,
+    readers: &Readers,
+    key: &ArtifactKey,
+    task_id: &str,
+) -> Option<Validator> {
+    let record = ledger.artifact(key)?;
+    let content = content_key(key, &record.validator, task_id);
+    let open = readers.opened(&content, &record.validator);
+    let gone = open.is_some_and(|open| open.broken().is_some());
+    (record.task_id == task_id && !gone).then_some(record.validator)
 }
 
 /// The artifact a file is made of.

@@ -38,6 +38,11 @@ impl Store {
         *self.object.lock().unwrap() = (content.into(), etag.to_owned());
     }
 
+    /// No link leads to the object any more.
+    fn refuse_links(&self) {
+        self.put(Bytes::new(), "");
+    }
+
     fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -47,6 +52,9 @@ impl Store {
         async fn get(State(store): State<Store>, headers: HeaderMap) -> Response {
             store.requests.fetch_add(1, Ordering::SeqCst);
             let (content, etag) = store.object.lock().unwrap().clone();
+            if etag.is_empty() {
+                return StatusCode::FORBIDDEN.into_response();
+            }
             let text = |name| headers.get(name).map(|value| value.to_str().unwrap());
             if text(header::IF_MATCH).is_some_and(|wanted| wanted != etag) {
                 return StatusCode::PRECONDITION_FAILED.into_response();
@@ -318,20 +326,72 @@ async fn after_a_remount_what_is_cached_whole_asks_nobody() {
     assert_eq!(world.spent(), spent);
 }
 
-#[tokio::test]
-async fn a_remembered_version_of_the_same_task_is_pinned_without_a_probe() {
+/// A world whose file was opened once, before a remount; nothing of it is cached whole.
+async fn opened_before() -> World {
     let world = World::new().await;
     let fs = world.fs();
     let ino = find(&fs, FILE).await;
     open(&fs, ino).await.unwrap();
     fs.stop().await;
-    drop(fs);
+    world
+}
+
+#[tokio::test]
+async fn a_remembered_version_is_proven_once_for_all_who_have_it_open() {
+    let world = opened_before().await;
     let fs = world.fs();
     let ino = find(&fs, FILE).await;
     let requests = world.store.requests();
+    let first = open(&fs, ino).await.unwrap();
+    let second = open(&fs, ino).await.unwrap();
+    assert_eq!((world.creates(), world.store.requests()), (1, requests + 1));
+    for opened in [first, second] {
+        assert!(read_all(&fs, opened.handle).await.unwrap() == content(1));
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_replaced_while_nobody_had_it_open_is_read_as_it_is_now() {
+    let world = opened_before().await;
+    world.store.put(content(2), "\"two\"");
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
     let opened = open(&fs, ino).await.unwrap();
-    assert_eq!((world.creates(), world.store.requests()), (1, requests));
+    assert!(read_all(&fs, opened.handle).await.unwrap() == content(2));
+    assert_eq!(world.creates(), 1);
+}
+
+#[tokio::test]
+async fn an_artifact_removed_while_nobody_had_it_open_is_made_again_by_one_open() {
+    let world = opened_before().await;
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
+    {
+        let mut state = world.fake.state();
+        state.gone = Some("t1".to_owned());
+        state.creates = Some(task("t2", TaskState::Ready));
+    }
+    let opened = open(&fs, ino).await.unwrap();
     assert!(read_all(&fs, opened.handle).await.unwrap() == content(1));
+    assert_eq!(world.creates(), 2);
+}
+
+#[tokio::test]
+async fn an_artifact_removed_under_an_open_handle_is_stale_and_says_why() {
+    let world = World::new().await;
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
+    let handle = open(&fs, ino).await.unwrap().handle;
+    world.fake.state().gone = Some("t1".to_owned());
+    world.store.refuse_links();
+    for _ in 0..2 {
+        let error = fs.read(handle, 200_000, 4096).await.unwrap_err();
+        assert_eq!(error.errno(), libc::ESTALE, "{error}");
+        fs.failed("read", ino, &Caller::default(), &error);
+    }
+    assert_eq!(world.creates(), 1, "a read creates nothing");
+    let why = xattr(&fs, ino, "error").await.unwrap();
+    assert!(why.contains("gone"), "{why}");
 }
 
 #[tokio::test]

@@ -46,7 +46,11 @@ impl Inner {
         let size = self.size_of(ino, node).word();
         put("user.backupfs.size", Some(size.to_owned()));
         let refused = node.shard.backup.not_downloadable.clone();
-        put("user.backupfs.error", refused.or(view.error));
+        let failure = || self.handles.failure(ino);
+        put(
+            "user.backupfs.error",
+            refused.or(view.error).or_else(failure),
+        );
         put("user.backupfs.task", view.task_id);
         let expires = match &record {
             Some(record) if view.expires.is_none() => self.opener.link_expiry(&key, record),

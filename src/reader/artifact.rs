@@ -114,7 +114,7 @@ impl Artifact {
     }
 
     /// Why this version can be read no more, if so.
-    pub(super) fn broken(&self) -> Option<&Error> {
+    pub fn broken(&self) -> Option<&Error> {
         self.broken.get()
     }
 
