@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,12 +24,20 @@ fn slow_task(time: SignedDuration) -> World {
 }
 
 fn cat(file: &Path) -> Child {
-    Command::new("cat")
+    let mut command = Command::new("cat");
+    command
         .arg(file)
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stderr(Stdio::piped());
+    // A shell's background job hands down an ignored SIGINT, which would rightly not interrupt.
+    // SAFETY: signal(2) is async-signal-safe and touches nothing but the child's own disposition.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    command.spawn().unwrap()
 }
 
 fn xattr(file: &Path, name: &str) -> String {
