@@ -214,13 +214,7 @@ impl Memory {
     fn open(config: &Config, clock: SharedClock) -> Result<Self> {
         let mount = &config.mount;
         let ledger = Ledger::open_read_only(&mount.state_dir)?;
-        let options = EngineOptions {
-            on_open: mount.on_open,
-            deny_processes: mount.deny_processes.clone(),
-            recreate_expired: mount.recreate_expired,
-            max_tasks_per_day: mount.max_tasks_per_day,
-            task_wait: mount.task_wait,
-        };
+        let options = EngineOptions::from(mount);
         let engine = ledger.map(|ledger| (Engine::new(ledger.clone(), options, clock), ledger));
         Ok(Memory { engine })
     }

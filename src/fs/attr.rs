@@ -28,8 +28,8 @@ pub(super) struct Shape {
     pub(super) since: Timestamp,
 }
 
-/// Kind of a node.
-pub(super) fn kind(node: &Node) -> FileKind {
+/// Kind of a node, as stat and directories tell it.
+pub fn kind(node: &Node) -> FileKind {
     match node {
         Node::Latest { .. } => FileKind::Symlink,
         Node::File(_) | Node::MetaFile(_) => FileKind::File,

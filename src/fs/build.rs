@@ -48,13 +48,7 @@ impl Fs {
         let ledger = Ledger::open(&mount.state_dir)?;
         let cache = Cache::open(&mount.cache_dir, mount.cache_size)?;
         let budget = Budget::within_machine(mount.memory);
-        let options = EngineOptions {
-            on_open: mount.on_open,
-            deny_processes: mount.deny_processes.clone(),
-            recreate_expired: mount.recreate_expired,
-            max_tasks_per_day: mount.max_tasks_per_day,
-            task_wait: mount.task_wait,
-        };
+        let options = EngineOptions::from(mount);
         // A listing that takes too long should say so before the operation's deadline does.
         let patience = mount.op_timeout / 5 * 4;
         let named = accounts

@@ -37,6 +37,7 @@ use attr::Shape;
 use handles::{Handles, OpenArtifact, OpenFile};
 use open::Opener;
 
+pub use attr::kind;
 pub use build::tree;
 pub use types::{Attr, Caller, Entry, FileKind, Opened, Statfs};
 
@@ -117,7 +118,7 @@ impl Fs {
     pub async fn getattr(&self, ino: u64, handle: Option<u64>) -> Result<Attr> {
         let node = self.inner.tree.node(ino)?;
         if let Some(handle) = handle
-            && attr::kind(&node) == FileKind::File
+            && kind(&node) == FileKind::File
         {
             let size = match &*self.inner.handles.file(handle)? {
                 OpenFile::Document(content) => Size::Declared(content.len() as u64),

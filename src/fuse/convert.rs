@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use fuser::{FileAttr, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, Request};
 
 use crate::fs::{Attr, Caller, FileKind};
-use crate::tree::Node;
 
 /// Inode numbers are never used again for something else.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -55,21 +54,6 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
         FileKind::Directory => FileType::Directory,
         FileKind::File => FileType::RegularFile,
         FileKind::Symlink => FileType::Symlink,
-    }
-}
-
-/// Kind of a tree node, for `d_type`.
-pub(super) fn node_type(node: &Node) -> FileType {
-    match node {
-        Node::Root
-        | Node::Meta
-        | Node::Provider(_)
-        | Node::Instance { .. }
-        | Node::Backup { .. }
-        | Node::Shard(_)
-        | Node::Directory { .. } => FileType::Directory,
-        Node::Latest { .. } => FileType::Symlink,
-        Node::MetaFile(_) | Node::File(_) => FileType::RegularFile,
     }
 }
 

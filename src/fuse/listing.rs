@@ -21,7 +21,7 @@ pub(super) fn fill(reply: &mut ReplyDirectory, fs: &Fs, ino: u64, offset: u64, c
         }
     }
     for (place, child) in from(children, offset) {
-        let kind = convert::node_type(&child.node);
+        let kind = convert::file_type(crate::fs::kind(&child.node));
         if reply.add(INodeNo(child.ino), place + 1, kind, &child.name) {
             return;
         }

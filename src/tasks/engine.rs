@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::SharedClock;
-use crate::config::OnOpen;
+use crate::config::{MountConfig, OnOpen};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{ShardRef, Task, TaskKey, TaskState};
 use crate::providers::Provider;
@@ -38,6 +38,18 @@ pub struct EngineOptions {
     pub max_tasks_per_day: u32,
     /// How long an open may wait.
     pub task_wait: Duration,
+}
+
+impl From<&MountConfig> for EngineOptions {
+    fn from(mount: &MountConfig) -> Self {
+        EngineOptions {
+            on_open: mount.on_open,
+            deny_processes: mount.deny_processes.clone(),
+            recreate_expired: mount.recreate_expired,
+            max_tasks_per_day: mount.max_tasks_per_day,
+            task_wait: mount.task_wait,
+        }
+    }
 }
 
 impl EngineOptions {
