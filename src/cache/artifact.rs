@@ -50,6 +50,10 @@ pub(super) struct State {
     pub(super) waiting: BTreeMap<u64, Waiting>,
     /// Whether the writer knows that something waits.
     pub(super) queued: bool,
+    /// How many have borrowed the data file; none of its blocks leaves meanwhile.
+    pub(super) lent: usize,
+    /// Whether its blocks are being proven, or will be.
+    pub(super) proving: bool,
 }
 
 pub(super) struct Waiting {
@@ -61,13 +65,15 @@ pub(super) struct Waiting {
 /// Where a block can be read.
 enum Source {
     Memory(Bytes),
-    /// On disk, with this CRC32C.
-    Disk(u32),
+    /// On disk, with this CRC32C; whether this process has found it there before.
+    Disk(u32, Proven),
 }
+
+type Proven = bool;
 
 impl Source {
     fn is_disk(&self) -> bool {
-        matches!(self, Source::Disk(_))
+        matches!(self, Source::Disk(..))
     }
 }
 
@@ -87,6 +93,8 @@ impl CachedArtifact {
                 extents: Extents::new(geometry),
                 waiting: BTreeMap::new(),
                 queued: false,
+                lent: 0,
+                proving: false,
             }),
             core,
             identity,
@@ -138,7 +146,13 @@ impl CachedArtifact {
             .clone()
             .map(|block| match state.waiting.get(&block) {
                 Some(waiting) => Some(Source::Memory(waiting.data.clone())),
-                None => state.extents.crc(block).map(Source::Disk),
+                None => {
+                    let proven = state.extents.is_proven(block);
+                    state
+                        .extents
+                        .crc(block)
+                        .map(|crc| Source::Disk(crc, proven))
+                }
             })
             .collect();
         let sources = sources?;
@@ -158,6 +172,12 @@ impl CachedArtifact {
                     if !damaged.is_empty() {
                         self.forget_damaged(&damaged, forgettings);
                         return None;
+                    }
+                    if run
+                        .iter()
+                        .any(|source| matches!(source, Source::Disk(_, false)))
+                    {
+                        self.prove(block..block + run.len() as u64, forgettings);
                     }
                 }
             }
@@ -187,9 +207,17 @@ impl CachedArtifact {
             let (content, after) = rest.split_at(len(*block).min(rest.len()));
             rest = after;
             content.len() < len(*block)
-                || !matches!(source, Source::Disk(crc) if crc32c::crc32c(content) == *crc)
+                || !matches!(source, Source::Disk(crc, _) if crc32c::crc32c(content) == *crc)
         });
         damaged.map(|(block, _)| block).collect()
+    }
+
+    /// Notes that `blocks` were verified, unless they had left meanwhile.
+    fn prove(&self, blocks: Range<u64>, forgettings: u64) {
+        let mut state = lock(&self.state);
+        if state.extents.forgettings() == forgettings {
+            state.extents.prove(blocks);
+        }
     }
 
     /// Forgets blocks that failed to verify, unless they had left meanwhile anyway.
@@ -256,11 +284,13 @@ impl CachedArtifact {
 
 impl Drop for CachedArtifact {
     fn drop(&mut self) {
-        if let Some(files) = self.files.get() {
+        let proven = self.is_proven();
+        let seal = self.files.get().and_then(|files| {
             files.touch();
-        }
+            proven.then(|| files.seal().ok()).flatten()
+        });
         let tick = self.core.tick();
-        lock(&self.core.index).release(&self.name, self.number, tick);
+        lock(&self.core.index).release(&self.name, self.number, tick, seal);
     }
 }
 

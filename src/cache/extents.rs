@@ -3,7 +3,8 @@
 //! Blocks are kept in extents of 128, so that a set of blocks is one `u128`. A block goes from
 //! *fresh* (in the data file, maybe only in the page cache) over *syncing* to *durable*, and only
 //! then belongs into the map: an entry on disk never promises bytes that a power cut can take
-//! away. Extents are also the unit of eviction within an artifact. Pure.
+//! away. A block is *proven* once this process wrote it or read it back and found its checksum
+//! right. Extents are also the unit of eviction within an artifact. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -59,6 +60,8 @@ struct Extent {
     syncing: u128,
     /// The map on disk has an entry.
     mapped: u128,
+    /// Written, or read and verified, by this process.
+    proven: u128,
     /// When a block of it was last used, by the cache's own count.
     used: u64,
 }
@@ -69,10 +72,15 @@ impl Extent {
         self.present & !self.fresh & !self.syncing
     }
 
+    fn unproven(&self) -> u128 {
+        self.present & !self.proven
+    }
+
     fn forget(&mut self, blocks: u128) {
         self.present &= !blocks;
         self.fresh &= !blocks;
         self.syncing &= !blocks;
+        self.proven &= !blocks;
     }
 }
 
@@ -141,8 +149,49 @@ impl Extents {
         extent.syncing &= !bit;
         // Whatever the map says was for other bytes: it must be written again.
         extent.mapped &= !bit;
+        extent.proven |= bit;
         extent.used = tick;
         self.unsettled.insert(place(block).0);
+    }
+
+    /// Notes that those of `blocks` that are present were read and verified.
+    pub(super) fn prove(&mut self, blocks: Range<u64>) {
+        for block in blocks {
+            let (index, bit) = place(block);
+            if let Some(extent) = self.extents.get_mut(&index) {
+                extent.proven |= mask(bit) & extent.present;
+            }
+        }
+    }
+
+    /// Notes that everything present is known to be as it was when this process proved it.
+    pub(super) fn prove_all(&mut self) {
+        for extent in self.extents.values_mut() {
+            extent.proven = extent.present;
+        }
+    }
+
+    /// Whether `block` is present and proven.
+    pub(super) fn is_proven(&self, block: u64) -> bool {
+        let (index, bit) = place(block);
+        let extent = self.extents.get(&index);
+        extent.is_some_and(|extent| extent.proven & mask(bit) != 0)
+    }
+
+    /// The first block from `from` on that is present but not proven.
+    pub(super) fn next_unproven(&self, from: u64) -> Option<u64> {
+        let (index, bit) = place(from);
+        self.extents.range(index..).find_map(|(at, extent)| {
+            let skipped = if *at == index { mask(bit) - 1 } else { 0 };
+            let unproven = extent.unproven() & !skipped;
+            (unproven != 0).then(|| at * EXTENT_BLOCKS + u64::from(unproven.trailing_zeros()))
+        })
+    }
+
+    /// Whether every block of the file is present and durable.
+    pub(super) fn is_settled(&self) -> bool {
+        let mut extents = self.extents.values();
+        self.bytes == self.geometry.size && extents.all(|extent| extent.durable() == extent.present)
     }
 
     fn put(&mut self, block: u64, crc: u32) -> &mut Extent {
@@ -154,6 +203,7 @@ impl Extents {
                 fresh: 0,
                 syncing: 0,
                 mapped: 0,
+                proven: 0,
                 used: 0,
             })
         });
@@ -429,6 +479,31 @@ mod tests {
         let gaps: Vec<_> = extents.gaps().collect();
         assert_eq!(gaps, [2..5, 6..127, 129..299]);
         assert_eq!(Extents::new(Geometry { size: 0 }).gaps().count(), 0);
+    }
+
+    #[test]
+    fn loaded_blocks_are_unproven_until_read() {
+        let mut extents = Extents::new(Geometry {
+            size: 300 * BLOCK_SIZE,
+        });
+        for block in 0..300 {
+            extents.load(block, 1);
+        }
+        assert!(extents.is_settled());
+        extents.prove(0..5);
+        extents.prove(6..290);
+        assert_eq!(extents.next_unproven(0), Some(5));
+        assert_eq!(extents.next_unproven(6), Some(290));
+        extents.install(5, 2, 1);
+        assert!(!extents.is_settled() && extents.is_proven(5));
+        extents.forget(295);
+        extents.prove(0..300);
+        assert!(!extents.is_proven(295));
+        assert_eq!(extents.next_unproven(0), None);
+        extents.load(295, 1);
+        assert_eq!(extents.next_unproven(127), Some(295));
+        extents.prove_all();
+        assert_eq!(extents.next_unproven(0), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Nothing here decides what is present or how durable it is; see `extents` and `artifact`.
 
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -40,6 +40,15 @@ pub(super) struct Footprint {
     pub(super) disk: u64,
     /// When it was last used, in seconds since 1970.
     pub(super) used: i64,
+}
+
+/// Tells whether a data file is still the one that was looked at, and unchanged since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seal {
+    inode: u64,
+    size: i64,
+    /// Any write, cut or hole changes it.
+    changed: (i64, i64),
 }
 
 impl Files {
@@ -158,6 +167,21 @@ impl Files {
         Ok(retry_on_intr(|| {
             fs::fallocate(&self.data, PUNCH, offset, len)
         })?)
+    }
+
+    /// The data file.
+    pub(super) fn data(&self) -> BorrowedFd<'_> {
+        self.data.as_fd()
+    }
+
+    /// What tells whether the data file changes from now on.
+    pub(super) fn seal(&self) -> io::Result<Seal> {
+        let stat = fs::fstat(&self.data)?;
+        Ok(Seal {
+            inode: stat.st_ino,
+            size: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        })
     }
 
     /// Bytes of disk that both files take.

@@ -4,7 +4,8 @@
 //! `artifact`) lie in a directory that belongs to one process (`directory`). Blocks are accepted
 //! into memory (`artifact`, `backlog`), written (`writer`), made durable and only then entered in
 //! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit, `scan` finds out what
-//! an earlier run left, `health` keeps a sick disk away from readers. [`memory`] is the
+//! an earlier run left, `health` keeps a sick disk away from readers. `prove` verifies whole
+//! artifacts in the background, `lend` gives their files to the kernel. [`memory`] is the
 //! process-wide budget in bytes.
 
 mod artifact;
@@ -16,9 +17,11 @@ mod files;
 mod health;
 mod identity;
 mod index;
+mod lend;
 mod map;
 pub mod memory;
 mod persist;
+mod prove;
 mod scan;
 mod store;
 mod syncer;
@@ -29,6 +32,7 @@ mod writer;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use artifact::CachedArtifact;
+pub use lend::Lent;
 pub use memory::{Budget, Reservation};
 pub use store::{BLOCK_SIZE, Cache, CacheStats};
 

@@ -61,13 +61,20 @@ impl CachedArtifact {
             return Ok(());
         };
         // Useless files take space too, until the first block replaces them.
-        lock(&self.core.index).set(name, self.number, footprint.disk);
+        let seal = {
+            let mut index = lock(&self.core.index);
+            index.set(name, self.number, footprint.disk);
+            index.take_seal(name)
+        };
         let Some(files) = Files::open(directory, name, self.identity.salt())? else {
             return Ok(());
         };
         let mut extents = Extents::new(self.geometry);
         if files.load(&self.identity, |block, crc| extents.load(block, crc))? {
             files.touch();
+            if seal.is_some() && files.seal().ok() == seal {
+                extents.prove_all();
+            }
             let lost = footprint.disk.saturating_sub(extents.bytes());
             if lost > LOST_WORTH_PUNCHING && directory.can_punch() {
                 for gap in extents.gaps().take(MOST_GAPS) {
@@ -185,21 +192,29 @@ impl CachedArtifact {
         Ok(())
     }
 
-    /// Each extent on disk: its index, bytes, and when it was last used.
+    /// Each extent on disk that may leave: its index, bytes, and when it was last used.
     pub(super) fn usage(&self) -> Vec<(u64, u64, u64)> {
-        lock(&self.state).extents.usage().collect()
+        let state = lock(&self.state);
+        match state.lent {
+            0 => state.extents.usage().collect(),
+            _ => Vec::new(),
+        }
     }
 
-    /// For the writer: gives the space of `extents` back to the filesystem. The map is durable
-    /// first, so that not even a power cut leaves it naming bytes that are gone; if that fails the
+    /// For the writer: gives the space of `extents` back to the filesystem, unless the file was
+    /// lent meanwhile. The map is durable first, so that not even a power cut leaves it naming bytes that are gone; if that fails the
     /// space is needed all the same, and the checksums tell.
-    pub(super) fn evict(&self, extents: &[u64]) -> io::Result<()> {
+    /// Returns the bytes that left.
+    pub(super) fn evict(&self, extents: &[u64]) -> io::Result<u64> {
         let Some(files) = self.files.get() else {
-            return Ok(());
+            return Ok(0);
         };
         let writing = lock(&self.map_writes);
         let bytes = {
             let mut state = lock(&self.state);
+            if state.lent > 0 {
+                return Ok(0);
+            }
             extents
                 .iter()
                 .map(|index| state.extents.forget_extent(*index))
@@ -212,7 +227,7 @@ impl CachedArtifact {
             files.punch(index * EXTENT, EXTENT)?;
         }
         self.core.shrink(&self.name, self.number, bytes);
-        mapped
+        mapped.map(|()| bytes)
     }
 
     /// Takes no more blocks and has none.

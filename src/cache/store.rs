@@ -1,7 +1,7 @@
 //! The cache as the rest of the program sees it, and what its parts share.
 //!
-//! Four threads belong to it: the writer (`writer`), its watcher, the syncer (`syncer`), and at the
-//! start the scan (`scan`). They end when the last [`Cache`] is dropped.
+//! Five threads belong to it: the writer (`writer`), its watcher, the syncer (`syncer`), the prover
+//! (`prove`), and at the start the scan (`scan`). They end when the last [`Cache`] is dropped.
 //!
 //! `index` and the locks of an artifact or a queue are never held together. `index` is held while
 //! files get or lose their names, so that a name has one user. The last owner of an artifact takes
@@ -22,6 +22,7 @@ use super::directory::Directory;
 use super::health::Health;
 use super::identity::{Identity, Name};
 use super::index::Index;
+use super::prove::{self, Proofs};
 use super::syncer::{self, Syncs};
 use super::{evict, files, lock, scan, writer};
 use crate::error::{Error, Kind, Result};
@@ -57,6 +58,7 @@ pub(super) struct Core {
     pub(super) index: Mutex<Index>,
     pub(super) backlog: Backlog,
     pub(super) syncs: Syncs,
+    pub(super) proofs: Proofs,
     pub(super) health: Health,
     pub(super) counters: Counters,
     ticks: AtomicU64,
@@ -107,6 +109,7 @@ impl Cache {
             index: Mutex::default(),
             backlog: Backlog::new(STALL),
             syncs: Syncs::default(),
+            proofs: Proofs::default(),
             counters: Counters::default(),
             ticks: AtomicU64::new(1),
         });
@@ -133,6 +136,7 @@ impl Cache {
         start("cache-write", writer::run)?;
         start("cache-watch", writer::watch)?;
         start("cache-sync", syncer::run)?;
+        start("cache-prove", prove::run)?;
         start("cache-scan", scan::run)?;
         Ok(Cache(Arc::new(owner)))
     }
@@ -245,6 +249,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.core.backlog.stop();
         self.core.syncs.stop();
+        self.core.proofs.stop();
         // A thread may hang with the disk; it holds nothing that the process needs to end.
         let _ = lock(&self.ended).recv_timeout(FAREWELL);
     }

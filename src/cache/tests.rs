@@ -1,7 +1,8 @@
 //! The cache as a whole, on real files: what readers see through restarts, damage and full disks.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use proptest::prelude::*;
 use super::identity::Identity;
 use super::identity::tests::{key, version};
 use super::memory::Budget;
-use super::{BLOCK_SIZE, Cache, CachedArtifact};
+use super::{BLOCK_SIZE, Cache, CachedArtifact, Lent};
 use crate::model::Validator;
 
 const MIB: u64 = 1 << 20;
@@ -57,6 +58,10 @@ impl Sample {
     fn block(&self, block: u64) -> Bytes {
         let len = BLOCK_SIZE.min(self.validator.size - block * BLOCK_SIZE);
         content(self.seed, block, len)
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        (0..self.blocks()).flat_map(|b| self.block(b)).collect()
     }
 
     fn open_as(&self, cache: &Cache, file: &str) -> Arc<CachedArtifact> {
@@ -701,6 +706,118 @@ fn readers_writers_and_eviction_at_once() {
         "{stats:?}"
     );
     assert!(!stats.degraded);
+}
+
+/// The content of a lent file.
+fn lent_content(lent: &Lent) -> Vec<u8> {
+    let mut file = File::from(lent.as_fd().try_clone_to_owned().unwrap());
+    let mut content = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut content).unwrap();
+    content
+}
+
+#[test]
+fn a_copy_just_completed_is_lent_also_to_the_next_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(50, 300 * BLOCK_SIZE + 5);
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    assert!(artifact.lend().is_none());
+    for block in 1..sample.blocks() {
+        sample.write(&artifact, block);
+    }
+    flush(&cache);
+    assert!(artifact.lend().is_none(), "a block is missing");
+    sample.write(&artifact, 0);
+    flush(&cache);
+    let lent = artifact.lend().unwrap();
+    assert!(lent_content(&lent) == sample.whole());
+    drop((lent, artifact));
+    assert!(sample.open(&cache).lend().is_some());
+}
+
+#[test]
+fn what_an_earlier_run_left_is_proven_before_it_is_lent() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(51, 40 * BLOCK_SIZE + 5);
+    let cache = open(dir.path());
+    store(&cache, &sample);
+    drop(cache);
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    assert!(artifact.lend().is_none());
+    wait_until("proven", || artifact.lend().is_some());
+    drop((artifact, cache));
+    // A reader proves what it reads: then there is nothing left to wait for.
+    let cache = open(dir.path());
+    let artifact = sample.open(&cache);
+    assert_eq!(sample.readable(&artifact), 41);
+    assert!(artifact.lend().is_some());
+}
+
+#[test]
+fn a_damaged_file_is_not_lent_until_it_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(52, 40 * BLOCK_SIZE);
+    let cache = open(dir.path());
+    store(&cache, &sample);
+    let damage = || {
+        let data = File::options()
+            .write(true)
+            .open(sample.path(dir.path(), "data"));
+        data.unwrap()
+            .write_all_at(b"damage", 7 * BLOCK_SIZE)
+            .unwrap();
+    };
+    damage();
+    let artifact = sample.open(&cache);
+    assert!(
+        artifact.lend().is_none(),
+        "it was changed since it was proven"
+    );
+    wait_until("found", || cache.stats().damaged_blocks == 1);
+    assert!(artifact.lend().is_none() && !artifact.has(7));
+    sample.write(&artifact, 7);
+    flush(&cache);
+    wait_until("proven", || artifact.lend().is_some());
+    assert!(lent_content(&artifact.lend().unwrap()) == sample.whole());
+}
+
+#[test]
+fn what_is_lent_stays_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open_greedy(dir.path(), 12 * MIB);
+    let (sample, other) = (Sample::new(53, 6 * MIB), Sample::new(54, 40 * MIB));
+    store(&cache, &sample);
+    let artifact = sample.open(&cache);
+    let lent = artifact.lend().unwrap();
+    let big = other.open(&cache);
+    for block in 0..other.blocks() {
+        assert!(other.write(&big, block));
+        assert!(cache.used() <= 12 * MIB);
+    }
+    flush(&cache);
+    assert!(cache.stats().evicted_bytes > 0);
+    assert!(artifact.is_complete() && lent_content(&lent) == sample.whole());
+    drop(lent);
+    let third = Sample::new(55, 12 * MIB);
+    third.fill(&third.open(&cache));
+    flush(&cache);
+    assert!(!artifact.is_complete() && artifact.lend().is_none());
+}
+
+#[test]
+fn what_is_lent_outlives_its_removal() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path());
+    let sample = Sample::new(56, 3 * MIB);
+    store(&cache, &sample);
+    let artifact = sample.open(&cache);
+    let lent = artifact.lend().unwrap();
+    cache.forget(&key("a.tar"), &sample.validator);
+    assert!(artifact.lend().is_none());
+    assert!(lent_content(&lent) == sample.whole());
 }
 
 /// A small filesystem of its own; `None` where that is not possible.

@@ -165,11 +165,12 @@ impl Core {
         });
         let mut leaving = evict::victims(candidates.collect(), wanted);
         leaving.sort_by_key(|candidate| candidate.what);
+        let mut freed = 0;
         for group in leaving.chunk_by(|a, b| a.what.0 == b.what.0) {
             let extents: Vec<u64> = group.iter().map(|candidate| candidate.what.1).collect();
-            held[group[0].what.0].evict(&extents)?;
+            freed += held[group[0].what.0].evict(&extents)?;
             self.backlog.progressed();
         }
-        Ok(leaving.iter().map(|candidate| candidate.bytes).sum())
+        Ok(freed)
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
 use super::{ArtifactSpec, blocks_of, lock};
-use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Reservation};
+use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Lent, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::links::Links;
@@ -106,6 +106,14 @@ impl Artifact {
     /// Bytes cached on disk.
     pub fn cached_bytes(&self) -> u64 {
         self.cached.cached_bytes()
+    }
+
+    /// Its data file in the cache, if the kernel may read it without asking; see
+    /// [`CachedArtifact::lend`].
+    pub fn lend(&self) -> Option<Lent> {
+        self.broken
+            .get()
+            .map_or_else(|| self.cached.lend(), |_| None)
     }
 
     /// The live link of this version.
