@@ -8,16 +8,62 @@
 //! {"base_url":"http://127.0.0.1:40123","public_key":"…","private_key":"…", …}
 //! ```
 //!
-//! The bill is at `/_sim/bill`; faults are posted to `/_sim/faults`.
+//! With `--clusters` it simulates that many alike clusters instead, and with `--links-to` another
+//! web server delivers the artifacts: what measurements need. The bill is at `/_sim/bill`; faults
+//! are posted to `/_sim/faults`.
 
 use std::io;
 
-use mongo_backupfs::sim::{Sim, demo_clouds};
+use clap::Parser;
+use jiff::{SignedDuration, Timestamp};
+use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
+use mongo_backupfs::sim::{Sim, SimBuilder, demo_clouds};
 use tokio::sync::oneshot;
+
+/// Simulated clouds that serve until standard input ends.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Base URL of the server that signed links lead to, in place of the simulation's own store.
+    #[arg(long, value_name = "URL")]
+    links_to: Option<String>,
+
+    /// Simulate this many M2 clusters, `cluster-0` and so on, in place of the demo's.
+    #[arg(long, value_name = "NUMBER")]
+    clusters: Option<u32>,
+
+    /// Snapshots of each of these clusters, an hour apart.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    snapshots: u32,
+}
+
+impl Options {
+    fn clouds(&self) -> SimBuilder {
+        let clouds = match self.clusters {
+            None => demo_clouds(),
+            Some(count) => SimBuilder::new().project(
+                (0..count)
+                    .map(|number| self.cluster(number))
+                    .fold(Project::new("Measurements"), Project::cluster),
+            ),
+        };
+        match &self.links_to {
+            None => clouds,
+            Some(url) => clouds.links_to(url),
+        }
+    }
+
+    fn cluster(&self, number: u32) -> Cluster {
+        let name = format!("cluster-{number}");
+        let newest = Timestamp::now() - SignedDuration::from_hours(1);
+        (0..self.snapshots)
+            .map(|age| Snapshot::at(newest - SignedDuration::from_hours(age.into())))
+            .fold(Cluster::new(&name, Tier::M2), Cluster::snapshot)
+    }
+}
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    let sim = Sim::start(demo_clouds()).await?;
+    let sim = Sim::start(Options::parse().clouds()).await?;
     println!("{}", sim.describe());
     tokio::select! {
         _ = end_of_input() => Ok(()),

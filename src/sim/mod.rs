@@ -71,6 +71,7 @@ pub struct SimBuilder {
     knobs: atlas::Knobs,
     seed: u64,
     port: u16,
+    links_to: Option<String>,
 }
 
 impl SimBuilder {
@@ -116,6 +117,13 @@ impl SimBuilder {
         self.port = port;
         self
     }
+
+    /// Where signed links lead: the base URL of another server, which then has to serve the bytes
+    /// at the paths of the objects; by default the simulation's own store.
+    pub fn links_to(mut self, base_url: &str) -> Self {
+        self.links_to = Some(base_url.trim_end_matches('/').to_owned());
+        self
+    }
 }
 
 /// Running clouds. Dropping it stops them and cuts their connections.
@@ -140,7 +148,10 @@ impl Sim {
             faults: Faults::seeded(builder.seed),
             meter: Meter::default(),
         };
-        let store = Store::new(format!("http://{data_address}"), site.clone(), random()?);
+        let store_url = builder
+            .links_to
+            .unwrap_or_else(|| format!("http://{data_address}"));
+        let store = Store::new(store_url, site.clone(), random()?);
         let atlas = atlas::Atlas::new(
             base_url.clone(),
             site.clone(),

@@ -250,3 +250,19 @@ async fn artifacts_may_be_huge_empty_or_files() {
         "a real backup"
     );
 }
+
+#[tokio::test]
+async fn links_may_lead_to_another_server() {
+    let elsewhere = start().await;
+    let own = Caller::new(&elsewhere).link().await;
+    let base = &own[..own.find("/atlas-snapshots/").unwrap()];
+
+    let sim = Sim::start(clouds().links_to(&format!("{base}/")))
+        .await
+        .unwrap();
+    let link = Caller::new(&sim).link().await;
+    let path = |link: &str| link.split('?').next().map(str::to_owned);
+    assert_eq!(path(&link), path(&own), "same server, same path");
+    // That server has keys of its own.
+    assert_eq!(refusal(get(&link, &[]).await).await.0, 403);
+}
