@@ -16,6 +16,7 @@ use crate::config::{Config, MountConfig, ProviderConfig};
 use crate::error::Result;
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::observe::events::Events;
+use crate::observe::kernel::Kernel;
 use crate::observe::metrics::Activity;
 use crate::providers;
 use crate::reader::Readers;
@@ -69,6 +70,7 @@ impl Fs {
                     since: clock.now(),
                 },
                 events,
+                kernel: Kernel::default(),
                 mountpoint: OnceLock::new(),
                 documents: Mutex::default(),
                 stopped: CancellationToken::new(),

@@ -48,6 +48,7 @@ impl Inner {
             },
             open_files: self.handles.open_files(),
             known_entries: self.tree.known_nodes(),
+            kernel: self.kernel.status(),
             activity: self.totals(),
             last_error: self.events.last(),
         }
@@ -285,6 +286,18 @@ impl Inner {
             Counter,
             "Files opened.",
             status.activity.opens,
+        );
+        let opens = status.kernel.opens;
+        m.values(
+            "opens_by_way_total",
+            Counter,
+            "Files opened, by the way their reads take.",
+            "way",
+            [
+                ("passthrough", opens.passthrough),
+                ("direct", opens.direct),
+                ("page_cache", opens.page_cache),
+            ],
         );
         m.value(
             "reads_total",

@@ -24,10 +24,11 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Budget;
+use crate::cache::{Budget, Lent};
 use crate::error::{Error, Kind, Result};
 use crate::model::Size;
 use crate::observe::events::{self, Events};
+use crate::observe::kernel::Kernel;
 use crate::observe::metrics;
 use crate::observe::status::Status;
 use crate::tasks::Wait;
@@ -39,6 +40,7 @@ use open::Opener;
 
 pub use attr::kind;
 pub use build::tree;
+pub use open::process_name;
 pub use types::{Attr, Caller, Entry, FileKind, Opened, Statfs};
 
 /// How long [`Fs::stop`] waits for a create under way, and then for the cache's disk.
@@ -56,6 +58,7 @@ struct Inner {
     handles: Handles,
     budget: Budget,
     events: Events,
+    kernel: Kernel,
     shape: Shape,
     mountpoint: OnceLock<PathBuf>,
     /// Size of each document when it was last opened.
@@ -67,6 +70,11 @@ impl Fs {
     /// What `status.json` says.
     pub fn status(&self) -> Status {
         self.inner.status()
+    }
+
+    /// What is agreed with the kernel, as the status document shows it.
+    pub fn kernel(&self) -> &Kernel {
+        &self.inner.kernel
     }
 
     /// Tells the status document where it is mounted; the first call counts.
@@ -243,6 +251,15 @@ impl Fs {
                 }
                 self.inner.deliver(artifact, read.map_err(stale)?)
             }
+        }
+    }
+
+    /// The cache's file behind an open artifact, if it is complete and proven: for the kernel to
+    /// read without asking. Never waits.
+    pub fn lend(&self, handle: u64) -> Option<Lent> {
+        match &*self.inner.readable(handle).ok()? {
+            OpenFile::Document(_) => None,
+            OpenFile::Artifact(artifact) => artifact.reader.artifact().lend(),
         }
     }
 

@@ -407,8 +407,8 @@ fn spender(caller: &Caller) -> Spender {
     }
 }
 
-/// `comm` of the process that thread `tid` belongs to; procfs never blocks.
-fn process_name(tid: u32) -> Option<String> {
+/// `comm` of the process that thread `tid` belongs to, where /proc tells; it never blocks.
+pub fn process_name(tid: u32) -> Option<String> {
     if tid == 0 {
         return None;
     }

@@ -17,6 +17,8 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use rustix::thread::CapabilitySet;
+
 use super::convert::{self, GENERATION};
 use super::listing;
 use super::opening::{self, Opening};
@@ -26,6 +28,10 @@ use crate::fs::Fs;
 
 /// Longest name of a path component, in bytes.
 const NAME_MAX: u32 = 255;
+/// Most bytes that the kernel asks for at once: the 256 pages that it allows by default.
+const MAX_READ: u32 = 1 << 20;
+/// Filesystems below ours that a backing file may be on: so one may still be stacked on ours.
+const BACKING_DEPTH: u32 = 1;
 /// Requests the kernel may send ahead of what its callers wait for.
 const MAX_BACKGROUND: u16 = 64;
 
@@ -98,6 +104,12 @@ impl Filesystem for Adapter {
         }
         if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
             tracing::debug!(nearest, "the kernel keeps fewer requests in the background");
+        }
+        let kernel = self.service.fs.kernel();
+        kernel.serves(super::event_loops(), MAX_READ);
+        match passthrough(config) {
+            Ok(()) => kernel.allow_passthrough(),
+            Err(why) => kernel.refuse_passthrough(why),
         }
         Ok(())
     }
@@ -177,8 +189,8 @@ impl Filesystem for Adapter {
             request,
             ino.0,
             async move { opening::open(&service, ino.0, flags, &caller).await },
-            |_, result| match result {
-                Ok(Opening::Done { handle, flags }) => reply.opened(FileHandle(handle), flags),
+            |service, result| match result {
+                Ok(Opening::Done(ready)) => opening::answer(service, ready, reply),
                 Ok(Opening::LookAgain) => reply.error(Errno::ESTALE),
                 Err(errno) => reply.error(errno),
             },
@@ -228,13 +240,13 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let fs = self.fs();
+        let service = Arc::clone(&self.service);
         self.serve(
             "release",
             request,
             ino,
             async move {
-                fs.release(handle.0);
+                opening::release(&service, ino.0, handle.0);
                 Ok(())
             },
             |_, result| empty(reply, result),
@@ -415,6 +427,22 @@ impl Filesystem for Adapter {
             removexattr(INodeNo, &OsStr; ReplyEmpty)
         }
     }
+}
+
+/// Agrees on passthrough, or tells why there is none. That the cache's filesystem can be lent from
+/// turns out with the first file.
+fn passthrough(config: &mut KernelConfig) -> Result<(), &'static str> {
+    let capabilities = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    if !capabilities.is_ok_and(|have| have.contains(CapabilitySet::SYS_ADMIN)) {
+        return Err("it takes CAP_SYS_ADMIN");
+    }
+    config
+        .add_capabilities(InitFlags::FUSE_PASSTHROUGH)
+        .map_err(|_| "the kernel lacks it")?;
+    config
+        .set_max_stack_depth(BACKING_DEPTH)
+        .map_err(|_| "the kernel allows no backing file")?;
+    Ok(())
 }
 
 fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {

@@ -2,18 +2,19 @@
 //!
 //! [`Session`] is a mounted filesystem being served. `adapter` translates requests (`convert`,
 //! `listing` and `opening` are its parts), `serve` runs them, `interrupts` watches their callers,
-//! `sizes` keeps the kernel's idea of file sizes exact.
+//! `sizes` keeps the kernel's idea of file sizes exact, `iomode` the ways by which it reads apart.
 
 mod adapter;
 mod convert;
 mod interrupts;
+mod iomode;
 mod listing;
 mod opening;
 mod serve;
 mod sizes;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fuser::{BackgroundSession, MountOption, SessionACL};
@@ -64,6 +65,7 @@ impl Session {
             interrupts: Interrupts::start(&runtime),
             runtime,
             sizes: Sizes::default(),
+            ways: Mutex::default(),
             stopping: stopping.clone(),
             owner: (
                 rustix::process::geteuid().as_raw(),
@@ -140,9 +142,14 @@ fn configuration(options: &FuseOptions) -> fuser::Config {
     } else {
         SessionACL::Owner
     };
-    // One loop serves one reader; several readers gain from as many loops as processors.
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    config.n_threads = Some(processors.clamp(2, 4));
+    config.n_threads = Some(event_loops());
     config.clone_fd = true;
     config
+}
+
+/// Threads that take requests: one serves one reader; several readers gain from as many as there
+/// are processors.
+fn event_loops() -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    processors.clamp(2, 4)
 }

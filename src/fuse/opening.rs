@@ -1,25 +1,64 @@
-//! What OPEN is answered: a handle, or the request to look the file up again first.
+//! What OPEN is answered: a handle and the way its reads take, or to look the file up again first.
+//!
+//! A complete file is lent to the kernel, which then reads the cache's own file (`Backing`);
+//! everything else is asked of us, through the kernel's pages or directly. Which ways may stand
+//! beside each other is decided by [`super::iomode`].
 
-use fuser::{FopenFlags, OpenFlags};
+use fuser::{BackingId, Errno, FileHandle, OpenFlags, ReplyOpen};
 
 use super::convert;
+use super::iomode::{Clash, Way};
 use super::serve::Service;
 use super::sizes::Admission;
+use crate::cache::Lent;
 use crate::error::{Error, Kind, Result};
 use crate::fs::{Caller, Fs, Opened};
+use crate::observe::kernel;
 
-/// Answer to OPEN.
+/// A cache file that the kernel reads. The kernel lets go of it before its loan ends.
+#[derive(Debug)]
+pub(super) struct Backing {
+    id: BackingId,
+    _loan: Lent,
+}
+
+/// Answer to OPEN, as far as it is known before the kernel is asked.
 #[derive(Debug)]
 pub(super) enum Opening {
     /// It is open.
-    Done {
-        /// Handle.
-        handle: u64,
-        /// How the kernel shall treat it.
-        flags: FopenFlags,
-    },
+    Done(Ready),
     /// ESTALE: see [`super::sizes`].
     LookAgain,
+}
+
+/// An open file that the kernel is about to be told of.
+#[derive(Debug)]
+pub(super) struct Ready {
+    ino: u64,
+    handle: u64,
+    caller: Caller,
+    is_artifact: bool,
+    keep_cache: bool,
+    direct: bool,
+    /// Opened with O_DIRECT. Such reads need no alignment here but would on the cache's filesystem,
+    /// so they are asked of us even where the file is lent.
+    unbuffered: bool,
+    /// Nothing of it may be served from a version that is open already.
+    alone: bool,
+    loan: Option<Lent>,
+}
+
+/// Programs that read a file once, from its start to its end, in pieces of 128 KiB and more. Asked
+/// for such pieces as they are, we and they need half the processor time that the kernel's pages
+/// cost; smaller pieces are several times slower without the pages.
+const COPYING: [&str; 5] = ["cp", "mv", "install", "cat", "rsync"];
+/// Below this the way makes no difference, and asking /proc for a name does.
+const WORTH_ASKING: u64 = 4 << 20;
+
+/// Whether a file of `size` bytes is about to be read in big pieces.
+fn is_copied(size: u64, caller: &Caller) -> bool {
+    let program = || crate::fs::process_name(caller.pid);
+    size >= WORTH_ASKING && program().is_some_and(|name| COPYING.contains(&&*name))
 }
 
 /// Opens `ino` for reading.
@@ -52,10 +91,88 @@ pub(super) async fn open(
         }
     }
     unanswered.answer();
-    Ok(Opening::Done {
+    let lendable = !direct_io && fs.kernel().may_pass_through();
+    Ok(Opening::Done(Ready {
+        ino,
         handle,
-        flags: convert::open_flags(keep_cache, direct_io),
-    })
+        caller: *caller,
+        is_artifact: size.is_some(),
+        keep_cache,
+        direct: direct_io || size.is_some_and(|size| is_copied(size, caller)),
+        unbuffered: flags.0 & libc::O_DIRECT != 0,
+        alone: direct_io,
+        loan: (lendable && service.ways().is_free(ino))
+            .then(|| fs.lend(handle))
+            .flatten(),
+    }))
+}
+
+/// Tells the kernel, and settles by which way it reads.
+pub(super) fn answer(service: &Service, ready: Ready, reply: ReplyOpen) {
+    let kernel = service.fs.kernel();
+    let Ready {
+        ino,
+        handle,
+        is_artifact,
+        caller,
+        ..
+    } = ready;
+    let count = |way| {
+        if is_artifact {
+            kernel.opened(way);
+        }
+    };
+    let lend = || {
+        let loan = ready.loan?;
+        match reply.open_backing(&loan) {
+            Ok(id) => Some(Backing { id, _loan: loan }),
+            Err(error) => {
+                kernel.refuse_passthrough(refusal(&error));
+                None
+            }
+        }
+    };
+    let way = service.ways().admit(ino, !ready.alone, lend);
+    let handle = FileHandle(handle);
+    match way {
+        Ok(Way::Backing(backing)) => {
+            count(kernel::Way::Passthrough);
+            let flags = convert::open_flags(false, ready.unbuffered);
+            reply.opened_passthrough(handle, flags, &backing.id);
+        }
+        Ok(Way::Asking) => {
+            count(match ready.direct {
+                true => kernel::Way::Direct,
+                false => kernel::Way::PageCache,
+            });
+            reply.opened(handle, convert::open_flags(ready.keep_cache, ready.direct));
+        }
+        Err(Clash) => {
+            let why = "an older version is open and read straight from the cache; close that first";
+            let error = Error::new(Kind::Busy, why);
+            service.fs.release(handle.0);
+            service.fs.failed("open", ino, &caller, &error);
+            reply.error(Errno::from_i32(error.errno()));
+        }
+    }
+}
+
+/// The kernel closed a handle: what it was lent is let go before the version behind it.
+pub(super) fn release(service: &Service, ino: u64, handle: u64) {
+    let backing = service.ways().release(ino);
+    drop(backing);
+    service.fs.release(handle);
+}
+
+/// Why the kernel takes no backing file (ioctl FUSE_DEV_IOC_BACKING_OPEN).
+fn refusal(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "it takes CAP_SYS_ADMIN outside of containers".to_owned(),
+        Some(libc::ELOOP) => {
+            "the cache directory is on a stacked filesystem; choose another `cache_dir`".to_owned()
+        }
+        _ => format!("the kernel refused: {error}"),
+    }
 }
 
 /// An open file that the kernel does not know of: closed again unless it is told.

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::interrupts::Interrupts;
+use super::iomode::Ways;
+use super::opening::Backing;
 use super::sizes::Sizes;
 use crate::error::{Error, Kind, Result};
 use crate::fs::{Attr, Caller, FileKind, Fs};
@@ -46,6 +48,8 @@ pub(super) struct Service {
     pub(super) interrupts: Interrupts,
     /// Sizes told to the kernel.
     pub(super) sizes: Sizes,
+    /// By which way the kernel reads each open file.
+    pub(super) ways: Mutex<Ways<Backing>>,
     /// Cancelled when the shutdown begins.
     pub(super) stopping: CancellationToken,
     /// Owner of every file: who mounted.
@@ -90,6 +94,12 @@ impl Service {
                 });
             }
         }
+    }
+
+    /// The ways of open files.
+    pub(super) fn ways(&self) -> MutexGuard<'_, Ways<Backing>> {
+        // Every update is a single step, so a panicking holder leaves nothing half done.
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs what the kernel wants no answer to. It must not wait.

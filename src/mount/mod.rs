@@ -9,7 +9,6 @@ mod mountinfo;
 mod preflight;
 mod unmount;
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +35,7 @@ const HOME: Duration = Duration::from_secs(1);
 /// How long all of an end may take, but for the threads.
 const END: Duration = Duration::from_secs(8);
 /// What the kernel reads ahead, in KiB: as much as it asks for at once.
-const READ_AHEAD_KIB: &str = "1024";
+const READ_AHEAD_KIB: u64 = 1024;
 
 /// Mounts at `mountpoint` and serves until unmounted, by a signal or by anyone. Says on stdout
 /// when it is ready. Makes the process's runtime; nothing else may run in it.
@@ -114,7 +113,7 @@ impl Mount {
             fs.serve_metrics(address)?;
         }
         let session = Session::mount(fs.clone(), &mountpoint, &options, Handle::current())?;
-        raise_read_ahead(&mountpoint);
+        raise_read_ahead(&fs, &mountpoint);
         Ok(Mount {
             fs,
             session,
@@ -179,17 +178,14 @@ impl Mount {
 
 /// Sequential reads through the page cache ask for as much at a time as the mount's own device
 /// says; only root may change that.
-fn raise_read_ahead(mountpoint: &Path) {
-    let raised = mountinfo::mount_at(mountpoint).ok().flatten().map(|entry| {
-        let device = entry.device;
-        fs::write(
-            format!("/sys/class/bdi/{device}/read_ahead_kb"),
-            READ_AHEAD_KIB,
-        )
-    });
-    if !matches!(raised, Some(Ok(()))) {
-        tracing::debug!("the kernel's read-ahead stays as it is");
-    }
+fn raise_read_ahead(fs: &Fs, mountpoint: &Path) {
+    let entry = mountinfo::mount_at(mountpoint).ok().flatten();
+    let place = entry.map(|entry| format!("/sys/class/bdi/{}/read_ahead_kb", entry.device));
+    let raised = place
+        .as_ref()
+        .is_some_and(|place| std::fs::write(place, READ_AHEAD_KIB.to_string()).is_ok());
+    let kib = place.and_then(|place| std::fs::read_to_string(place).ok()?.trim().parse().ok());
+    fs.kernel().reads_ahead(kib, raised);
 }
 
 /// The signals that a mount listens to, from the moment this is made.

@@ -38,6 +38,8 @@ pub struct Status {
     pub open_files: usize,
     /// Entries of the tree known now.
     pub known_entries: usize,
+    /// What was agreed with the kernel.
+    pub kernel: KernelStatus,
     /// What was done since the start.
     pub activity: Totals,
     /// The most recent failure that mattered.
@@ -111,6 +113,32 @@ pub struct CacheStatus {
     pub evicted_bytes: u64,
     /// Failures of its disk since the start.
     pub disk_failures: u64,
+}
+
+/// What was agreed with the kernel for this mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KernelStatus {
+    /// Whether the kernel reads complete files from the cache itself: `on`, or `off: ` and why.
+    pub passthrough: String,
+    /// How far the kernel reads ahead in its pages, in KiB, where that can be learnt.
+    pub read_ahead_kib: Option<u64>,
+    /// Most bytes that the kernel asks for at once.
+    pub max_read: u32,
+    /// Threads that take its requests.
+    pub event_loops: usize,
+    /// Files opened since the start.
+    pub opens: OpensByWay,
+}
+
+/// Files opened, by the way their reads take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OpensByWay {
+    /// The kernel reads the cache's file itself.
+    pub passthrough: u64,
+    /// Each read is asked of us as it is.
+    pub direct: u64,
+    /// Through the kernel's pages.
+    pub page_cache: u64,
 }
 
 /// What the filesystem did since the start.

@@ -11,4 +11,5 @@ mod secrets;
 mod tasks;
 mod tools;
 mod troubles;
+mod ways;
 mod world;
