@@ -11,29 +11,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-
-use rustix::thread::CapabilitySet;
 
 use super::convert::{self, GENERATION};
 use super::listing;
 use super::opening::{self, Opening};
 use super::serve::{Operation, Service};
+use super::terms;
 use crate::error::{Error, Kind, Result};
 use crate::fs::Fs;
 
 /// Longest name of a path component, in bytes.
 const NAME_MAX: u32 = 255;
-/// Most bytes that the kernel asks for at once: the 256 pages that it allows by default.
-const MAX_READ: u32 = 1 << 20;
-/// Filesystems below ours that a backing file may be on: so one may still be stacked on ours.
-const BACKING_DEPTH: u32 = 1;
-/// Requests the kernel may send ahead of what its callers wait for.
-const MAX_BACKGROUND: u16 = 64;
 
 /// What fuser calls.
 #[derive(Debug)]
@@ -89,28 +82,7 @@ macro_rules! refuse {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // What an older kernel lacks is done without. Not asked for: FUSE_AUTO_INVAL_DATA, since a
-        // version never changes under its pages, and FUSE_CACHE_SYMLINKS, since `latest` moves on.
-        for wish in [
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-        ] {
-            if let Err(missing) = config.add_capabilities(wish) {
-                tracing::debug!(?missing, "the kernel lacks a capability");
-            }
-        }
-        if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
-            tracing::debug!(nearest, "the kernel keeps fewer requests in the background");
-        }
-        let kernel = self.service.fs.kernel();
-        kernel.serves(super::event_loops(), MAX_READ);
-        match passthrough(config) {
-            Ok(()) => kernel.allow_passthrough(),
-            Err(why) => kernel.refuse_passthrough(why),
-        }
+        terms::agree(config, self.service.fs.kernel());
         Ok(())
     }
 
@@ -427,22 +399,6 @@ impl Filesystem for Adapter {
             removexattr(INodeNo, &OsStr; ReplyEmpty)
         }
     }
-}
-
-/// Agrees on passthrough, or tells why there is none. That the cache's filesystem can be lent from
-/// turns out with the first file.
-fn passthrough(config: &mut KernelConfig) -> Result<(), &'static str> {
-    let capabilities = rustix::thread::capabilities(None).map(|sets| sets.effective);
-    if !capabilities.is_ok_and(|have| have.contains(CapabilitySet::SYS_ADMIN)) {
-        return Err("it takes CAP_SYS_ADMIN");
-    }
-    config
-        .add_capabilities(InitFlags::FUSE_PASSTHROUGH)
-        .map_err(|_| "the kernel lacks it")?;
-    config
-        .set_max_stack_depth(BACKING_DEPTH)
-        .map_err(|_| "the kernel allows no backing file")?;
-    Ok(())
 }
 
 fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {

@@ -2,7 +2,8 @@
 //!
 //! [`Session`] is a mounted filesystem being served. `adapter` translates requests (`convert`,
 //! `listing` and `opening` are its parts), `serve` runs them, `interrupts` watches their callers,
-//! `sizes` keeps the kernel's idea of file sizes exact, `iomode` the ways by which it reads apart.
+//! `sizes` keeps the kernel's idea of file sizes exact, `iomode` the ways by which it reads
+//! apart, `terms` agrees on it all.
 
 mod adapter;
 mod convert;
@@ -12,6 +13,7 @@ mod listing;
 mod opening;
 mod serve;
 mod sizes;
+mod terms;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -142,14 +144,7 @@ fn configuration(options: &FuseOptions) -> fuser::Config {
     } else {
         SessionACL::Owner
     };
-    config.n_threads = Some(event_loops());
+    config.n_threads = Some(terms::event_loops());
     config.clone_fd = true;
     config
-}
-
-/// Threads that take requests: one serves one reader; several readers gain from as many as there
-/// are processors.
-fn event_loops() -> usize {
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    processors.clamp(2, 4)
 }
