@@ -24,7 +24,7 @@ use crate::links::{LinkSource, Links, ProviderLinks};
 use crate::model::{ArtifactKey, Link, Origin, Size, Task, TaskState, Validator};
 use crate::observe::metrics::Activity;
 use crate::providers::Provider;
-use crate::reader::{ArtifactSpec, Readers};
+use crate::reader::{self, ArtifactSpec, Readers};
 use crate::tasks::ledger::{ArtifactRecord, Ledger};
 use crate::tasks::{Engine, Spender, Wait};
 use crate::tree::FileNode;
@@ -221,10 +221,21 @@ impl Opener {
             let links = Arc::clone(links);
             let (key, task_id) = flight.clone();
             async move {
-                if proven.load(Ordering::SeqCst)
-                    && let Some(validator) = served(&ledger, &readers, &key, &task_id)
-                {
-                    return Ok(validator);
+                if let Some(validator) = served(&ledger, &readers, &key, &task_id) {
+                    if proven.load(Ordering::SeqCst) {
+                        return Ok(validator);
+                    }
+                    let spec = ArtifactSpec {
+                        key: content_key(&key, &validator, &task_id),
+                        validator: validator.clone(),
+                        links: Arc::clone(&links),
+                        fetcher: fetcher.clone(),
+                    };
+                    let remembered = blocking(move || readers.open(spec)).await?;
+                    if still_served(&remembered).await? {
+                        proven.store(true, Ordering::SeqCst);
+                        return Ok(validator);
+                    }
                 }
                 let probe = fetcher.probe(&links).await?;
                 let size = probe.validator.size;
@@ -375,6 +386,15 @@ fn served(
     let open = readers.opened(&content, &record.validator);
     let gone = open.is_some_and(|open| open.broken().is_some());
     (record.task_id == task_id && !gone).then_some(record.validator)
+}
+
+/// Whether the store still has this version, learnt by asking for the first bytes a reader wants
+/// of it, so that they are there after one round trip. `false` when that cannot tell.
+async fn still_served(remembered: &reader::Handle) -> Result<bool> {
+    match remembered.prove().await {
+        Err(error) if matches!(error.kind(), Kind::Changed | Kind::Cache) => Ok(false),
+        answer => answer,
+    }
 }
 
 /// The artifact a file is made of.

@@ -351,6 +351,21 @@ async fn a_remembered_version_is_proven_once_for_all_who_have_it_open() {
 }
 
 #[tokio::test]
+async fn the_first_bytes_of_a_remembered_file_come_with_the_proof_of_its_version() {
+    let world = opened_before().await;
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
+    let requests = world.store.requests();
+    let handle = open(&fs, ino).await.unwrap().handle;
+    assert_eq!(world.store.requests(), requests + 1);
+    let read = fs
+        .read_now(handle, 0, 4096)
+        .expect("at hand since the open");
+    assert_eq!(read.unwrap(), content(1)[..4096]);
+    assert_eq!(world.store.requests(), requests + 1);
+}
+
+#[tokio::test]
 async fn an_artifact_replaced_while_nobody_had_it_open_is_read_as_it_is_now() {
     let world = opened_before().await;
     world.store.put(content(2), "\"two\"");

@@ -145,6 +145,17 @@ impl Handle {
         Ok(served.bytes)
     }
 
+    /// Brings the first block unless it is at hand; whether the store was asked, and thereby still
+    /// had the pinned version. Cancel-safe as [`Handle::read`].
+    pub async fn prove(&self) -> Result<bool> {
+        let first = self.clamp(0, BLOCK_SIZE as u32);
+        if first.is_empty() {
+            return Ok(false);
+        }
+        let served = self.artifact.serve(&first).await?;
+        Ok(served.waited)
+    }
+
     fn clamp(&self, offset: u64, len: u32) -> Range<u64> {
         let start = offset.min(self.size());
         start..start.saturating_add(u64::from(len)).min(self.size())
