@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
+use super::share::Lot;
 use super::{ArtifactSpec, blocks_of, lock};
 use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Lent, Reservation};
 use crate::error::{Error, Kind, Result};
@@ -39,6 +40,8 @@ pub struct Artifact {
     fetcher: Fetcher,
     cached: Arc<CachedArtifact>,
     budget: Budget,
+    /// Its part in the memory for reading ahead.
+    lot: Lot,
     runtime: Runtime,
     /// Which flight brings a block. A block is here from before its flight starts until after it
     /// is servable or the flight has failed.
@@ -72,7 +75,12 @@ pub(super) struct Served {
 }
 
 impl Artifact {
-    pub(super) fn new(spec: ArtifactSpec, cached: Arc<CachedArtifact>, budget: Budget) -> Self {
+    pub(super) fn new(
+        spec: ArtifactSpec,
+        cached: Arc<CachedArtifact>,
+        budget: Budget,
+        lot: Lot,
+    ) -> Self {
         Artifact {
             key: spec.key,
             validator: Arc::new(spec.validator),
@@ -80,12 +88,17 @@ impl Artifact {
             fetcher: spec.fetcher,
             cached,
             budget,
+            lot,
             runtime: Runtime::current(),
             flights: Mutex::default(),
             kept: Mutex::default(),
             broken: OnceLock::new(),
             fetched: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn lot(&self) -> &Lot {
+        &self.lot
     }
 
     /// Which file.

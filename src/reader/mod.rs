@@ -1,12 +1,19 @@
 //! Open files: pinned artifact versions, shared fetches, read-ahead.
 //!
-//! [`window`] decides how far ahead of a reader to ask (pure), [`artifact`] brings blocks of one
-//! version, each once for all its readers, and [`Handle`] joins the two for one open file.
+//! [`pattern`] tells from the reads of one open file what will be read next, [`window`] how far
+//! ahead to ask for it, [`turnout`] who else reads ahead (all pure); `share` divides the memory; [`artifact`]
+//! brings blocks of one version, each once for all its readers; [`Handle`] joins them for one open
+//! file.
 //!
-//! Locks: a handle's window lock and an artifact's block lock are never held together, and neither
-//! across an await.
+//! Locks: a handle's is held while `share` is asked, otherwise those of a handle and of an artifact
+//! are never held together, and none across an await.
 
 pub mod artifact;
+pub mod pattern;
+mod share;
+pub mod stream;
+pub mod stride;
+pub mod turnout;
 pub mod window;
 
 use std::collections::HashMap;
@@ -15,6 +22,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::cache::{BLOCK_SIZE, Budget, Cache};
 use crate::error::Result;
@@ -23,7 +31,14 @@ use crate::links::Links;
 use crate::model::{ArtifactKey, Validator};
 
 pub use artifact::Artifact;
-use window::{Limits, Window};
+use pattern::Pattern;
+use share::{Commons, Lot};
+use stream::Ahead;
+use turnout::Ballot;
+use window::Bounds;
+
+/// The largest request, in bytes.
+const PART: u64 = 8 << 20;
 
 /// What to open.
 #[derive(Debug)]
@@ -45,14 +60,14 @@ type Open = HashMap<(ArtifactKey, Validator), Weak<Artifact>>;
 pub struct Readers {
     cache: Cache,
     budget: Budget,
-    limits: Limits,
+    commons: Arc<Commons>,
     open: Arc<Mutex<Open>>,
 }
 
 impl fmt::Debug for Readers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Readers")
-            .field("limits", &self.limits)
+            .field("commons", &self.commons)
             .finish_non_exhaustive()
     }
 }
@@ -60,11 +75,10 @@ impl fmt::Debug for Readers {
 impl Readers {
     /// Readers on `cache` within `budget`.
     pub fn new(cache: Cache, budget: Budget) -> Self {
-        let limits = Limits::for_memory(budget.limit());
         Readers {
             cache,
+            commons: Commons::new(budget.limit()),
             budget,
-            limits,
             open: Arc::default(),
         }
     }
@@ -79,13 +93,17 @@ impl Readers {
             _ => {
                 open.retain(|_, artifact| artifact.strong_count() > 0);
                 let cached = self.cache.artifact(&spec.key, &spec.validator);
-                let artifact = Arc::new(Artifact::new(spec, cached, self.budget.clone()));
+                let lot = Lot::new(self.commons.clone());
+                let artifact = Arc::new(Artifact::new(spec, cached, self.budget.clone(), lot));
                 open.insert(name, Arc::downgrade(&artifact));
                 artifact
             }
         };
         Handle {
-            window: Mutex::new(Window::new(self.limits)),
+            reading: Mutex::new(Reading {
+                pattern: Pattern::new(artifact.size()),
+                ballot: Ballot::default(),
+            }),
             artifact,
         }
     }
@@ -102,7 +120,14 @@ impl Readers {
 #[derive(Debug)]
 pub struct Handle {
     artifact: Arc<Artifact>,
-    window: Mutex<Window>,
+    reading: Mutex<Reading>,
+}
+
+/// What an open file was read like so far.
+#[derive(Debug)]
+struct Reading {
+    pattern: Pattern,
+    ballot: Ballot,
 }
 
 impl Handle {
@@ -124,7 +149,7 @@ impl Handle {
             return Some(Ok(Bytes::new()));
         }
         let bytes = self.artifact.at_hand(&wanted)?;
-        self.read_ahead(wanted);
+        self.read_ahead(&wanted);
         Some(Ok(bytes))
     }
 
@@ -137,10 +162,12 @@ impl Handle {
         }
         // What the reader waits for is asked before what it may want next.
         self.artifact.demand(&wanted).await;
-        self.read_ahead(wanted.clone());
+        self.read_ahead(&wanted);
+        let begun = Instant::now();
         let served = self.artifact.serve(&wanted).await?;
         if served.waited {
-            lock(&self.window).starved();
+            let waited = begun.elapsed();
+            lock(&self.reading).pattern.starved(&wanted, waited);
         }
         Ok(served.bytes)
     }
@@ -161,16 +188,26 @@ impl Handle {
         start..start.saturating_add(u64::from(len)).min(self.size())
     }
 
-    fn read_ahead(&self, read: Range<u64>) {
-        let (ahead, part) = {
-            let mut window = lock(&self.window);
-            let Some(ahead) = window.observe(read, self.size()) else {
-                return;
+    /// Takes note of a read and starts to bring what should follow it.
+    fn read_ahead(&self, read: &Range<u64>) {
+        let ahead = {
+            let Reading { pattern, ballot } = &mut *lock(&self.reading);
+            let room = match pattern.is_ahead() {
+                true => self.artifact.lot().share(ballot),
+                false => self.artifact.lot().room(),
             };
-            (ahead, window.part())
+            let bounds = Bounds { room, part: PART };
+            pattern.observe(read, bounds)
         };
-        if let Some(refused_from) = self.artifact.suggest(&ahead, part) {
-            lock(&self.window).refused(refused_from);
+        let Some(Ahead { ranges, part }) = ahead else {
+            return;
+        };
+        for range in ranges {
+            if let Some(refused) = self.artifact.suggest(&range, part) {
+                let rest = refused..range.end;
+                lock(&self.reading).pattern.refused(read, &rest);
+                break;
+            }
         }
     }
 }

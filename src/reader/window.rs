@@ -1,86 +1,90 @@
-//! How far to read ahead: pure arithmetic, no I/O, no clock.
+//! How far ahead of a reader to ask: pure arithmetic, no I/O, no clock.
 //!
-//! A [`Window`] watches the reads of one open file. It starts with what was asked, opens while
-//! reads stay sequential, doubles when the reader had to wait and closes at a jump, so that a copy
-//! runs at the speed of the network and a random read fetches only its own blocks. The kernel
-//! splits and reorders the reads of one reader, so nearness, not equality, makes them sequential.
+//! A [`Window`] belongs to one reader that moves towards higher offsets. It opens with as much as
+//! the reader has proven to want, grows when the reader had to wait, and shrinks when memory is
+//! short: so that a copy runs at the speed of the network, while a reader that stops early has
+//! cost little.
 
 use std::ops::Range;
+use std::time::Duration;
 
-/// Bounds of a window, in bytes.
+/// The least that a window opens with, in bytes: one block.
+const FIRST_LEAST: u64 = 128 << 10;
+
+/// The most that a window opens with, unless the reader had to wait already.
+const FIRST_MOST: u64 = 1 << 20;
+
+/// Bytes per second that a fast store delivers: a window must cover the reader's wait at this rate.
+const RATE: u64 = 512 << 20;
+
+/// One wait lets a window leap to at most this many times what the reader has proven.
+const LEAP: u64 = 16;
+
+/// A window is asked in at least this many requests, so that many connections work on it.
+const PARTS: u64 = 8;
+
+/// The least size of a request that leaves more to be asked, in bytes.
+const LEAST_PART: u64 = 1 << 20;
+
+/// What limits a window, as of now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The first step ahead of a reader that turned out to be sequential.
-    pub first: u64,
-    /// The furthest step ahead.
-    pub max: u64,
-    /// The largest piece asked in one request.
+pub struct Bounds {
+    /// The most that may be asked ahead, in bytes.
+    pub room: u64,
+    /// The largest request, in bytes.
     pub part: u64,
 }
 
-impl Limits {
-    /// Limits for a process with `memory` bytes for all reading: one reader may hold a quarter.
-    pub fn for_memory(memory: u64) -> Self {
-        let max = (memory / 4).clamp(1 << 20, 128 << 20);
-        Limits {
-            first: 1 << 20,
-            max,
-            part: 8 << 20,
-        }
-    }
-}
-
-/// How far from the expected offset a read still belongs to the same sequential reader: the
-/// kernel's own read-ahead is at most 1 MiB deep and its requests overtake each other.
-const NEARNESS: u64 = 2 << 20;
-
-/// Read-ahead state of one open file.
+/// Read-ahead of one reader.
 #[derive(Debug, Clone)]
 pub struct Window {
-    limits: Limits,
-    /// End of the furthest sequential read.
-    expected: u64,
-    /// Everything before this offset was already asked on behalf of this reader since its last
-    /// jump. Invariant: `expected <= asked` once a read was observed.
-    asked: u64,
-    /// How far past `expected` to ask; zero until the reader proved sequential.
+    /// How far past the reader to ask; zero while closed.
     ahead: u64,
+    /// Everything before this offset was read, or asked on behalf of this reader.
+    asked: u64,
+    /// The longest that the reader waited while the window was closed.
+    waited: Duration,
 }
 
 impl Window {
-    /// A closed window at the start of the file.
-    pub fn new(limits: Limits) -> Self {
+    /// A closed window of a reader that has read up to `end`.
+    pub fn closed(end: u64) -> Self {
         Window {
-            limits,
-            expected: 0,
-            asked: 0,
             ahead: 0,
+            asked: end,
+            waited: Duration::ZERO,
         }
     }
 
-    /// Takes note of a read and tells which range beyond it should be on its way, if any. The read
-    /// itself is not part of the answer.
-    pub fn observe(&mut self, read: Range<u64>, size: u64) -> Option<Range<u64>> {
-        let near = read.start <= self.expected.saturating_add(NEARNESS)
-            && read.end.saturating_add(NEARNESS) >= self.expected;
-        let continues = near && self.expected > 0;
-        if !near {
-            self.ahead = 0;
-            self.expected = read.end;
-            self.asked = read.end;
-            return None;
-        }
-        if continues && self.ahead == 0 {
-            self.ahead = self.limits.first.min(self.limits.max);
-        }
-        self.expected = self.expected.max(read.end);
-        self.asked = self.asked.max(self.expected);
+    /// Whether anything is asked ahead.
+    pub fn is_open(&self) -> bool {
+        self.ahead > 0
+    }
 
-        let target = self.expected.saturating_add(self.ahead).min(size);
+    /// Whether `offset` was read or asked before.
+    pub fn covers(&self, offset: u64) -> bool {
+        offset <= self.asked
+    }
+
+    /// Opens the window of a reader that has read `read` bytes in a row, `proven` of them beyond
+    /// what a reader of a small piece might read.
+    pub fn open(&mut self, read: u64, proven: u64) {
+        if !self.is_open() {
+            let leap = leap(proven, self.waited);
+            self.ahead = read.clamp(FIRST_LEAST, FIRST_MOST).max(leap);
+        }
+    }
+
+    /// The reader has read up to `end`: tells which range beyond it should be on its way as well,
+    /// within `limit` (the end of what there is) and `bounds`.
+    pub fn advance(&mut self, end: u64, limit: u64, bounds: Bounds) -> Option<Range<u64>> {
+        self.ahead = self.ahead.min(bounds.room);
+        self.asked = self.asked.max(end);
+        let target = end.saturating_add(self.ahead).min(limit);
         let missing = target.saturating_sub(self.asked);
-        // Small top-ups would become small requests; the tail of the file is worth one anyway.
-        let worth = self.part().min(self.ahead.max(1));
-        if missing == 0 || (missing < worth && target < size) {
+        // Small top-ups would become small requests; the tail is worth one anyway.
+        let worth = self.part(bounds).min(self.ahead);
+        if missing == 0 || (missing < worth && target < limit) {
             return None;
         }
         let range = self.asked..target;
@@ -88,24 +92,36 @@ impl Window {
         Some(range)
     }
 
-    /// The reader had to wait for bytes that were not there yet: look further ahead.
-    pub fn starved(&mut self) {
-        if self.ahead > 0 {
-            self.ahead = self.ahead.saturating_mul(2).min(self.limits.max);
+    /// The reader, who has `proven` as much as for [`Window::open`], waited for bytes that were not
+    /// there.
+    pub fn starved(&mut self, proven: u64, waited: Duration) {
+        if self.is_open() {
+            let twice = self.ahead.saturating_mul(2);
+            self.ahead = twice.max(leap(proven, waited));
+        } else {
+            self.waited = self.waited.max(waited);
         }
     }
 
     /// Memory was refused: what was not started (`from` on) is forgotten, and less is asked.
-    pub fn refused(&mut self, from: u64) {
-        self.asked = self.asked.min(from).max(self.expected);
-        self.ahead = (self.ahead / 2).max(self.limits.first.min(self.limits.max));
+    pub fn refused(&mut self, from: u64, end: u64) {
+        self.asked = self.asked.min(from).max(end);
+        if self.is_open() {
+            self.ahead = (self.ahead / 2).max(FIRST_LEAST);
+        }
     }
 
-    /// The size of one request, in bytes: several fit in the window, so that several connections
-    /// work on it.
-    pub fn part(&self) -> u64 {
-        (self.ahead / 4).clamp(self.limits.first.min(self.limits.part), self.limits.part)
+    /// The size of one request, in bytes.
+    pub fn part(&self, bounds: Bounds) -> u64 {
+        (self.ahead / PARTS).max(LEAST_PART).min(bounds.part)
     }
+}
+
+/// How far ahead bytes must be asked so that `waited` would not have been noticed.
+fn leap(proven: u64, waited: Duration) -> u64 {
+    let bytes = u128::from(RATE) * waited.as_micros() / 1_000_000;
+    let most = proven.saturating_mul(LEAP);
+    u64::try_from(bytes).unwrap_or(u64::MAX).min(most)
 }
 
 #[cfg(test)]
@@ -115,103 +131,133 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const LIMITS: Limits = Limits {
-        first: MIB,
-        max: 64 * MIB,
+    const WIDE: Bounds = Bounds {
+        room: 1 << 40,
         part: 8 * MIB,
     };
+    const MS: Duration = Duration::from_millis(1);
 
-    #[test]
-    fn the_first_read_asks_nothing_ahead() {
-        let mut window = Window::new(LIMITS);
-        assert_eq!(window.observe(0..4096, 1 << 30), None);
+    fn opened(end: u64) -> Window {
+        let mut window = Window::closed(end);
+        window.open(end, end);
+        window
     }
 
     #[test]
-    fn a_sequential_reader_opens_the_window_and_starving_doubles_it() {
-        let mut window = Window::new(LIMITS);
-        window.observe(0..MIB, 1 << 30);
+    fn a_closed_window_asks_nothing() {
+        let mut window = Window::closed(MIB);
+        assert_eq!(window.advance(2 * MIB, 1 << 30, WIDE), None);
+        window.starved(MIB, MS);
+        assert_eq!(window.advance(3 * MIB, 1 << 30, WIDE), None);
+    }
+
+    #[test]
+    fn it_opens_with_what_was_read_but_within_bounds() {
+        for (read, ahead) in [(4096, 128 << 10), (300 << 10, 300 << 10), (9 * MIB, MIB)] {
+            let mut window = opened(read);
+            let asked = window.advance(read, 1 << 30, WIDE);
+            assert_eq!(asked, Some(read..read + ahead));
+        }
+    }
+
+    #[test]
+    fn starving_doubles_it_at_least() {
+        let mut window = opened(MIB);
+        window.starved(MIB, Duration::ZERO);
+        assert_eq!(window.advance(MIB, 1 << 30, WIDE), Some(MIB..3 * MIB));
+        window.starved(2 * MIB, 10 * MS);
+        // 10 ms at 512 MiB/s.
+        let end = 2 * MIB + (RATE / 100);
+        assert_eq!(window.advance(2 * MIB, 1 << 30, WIDE), Some(3 * MIB..end));
+    }
+
+    #[test]
+    fn a_wait_before_it_opened_counts() {
+        let mut window = Window::closed(MIB);
+        window.starved(MIB, 100 * MS);
+        window.open(2 * MIB, 8 * MIB);
+        let asked = window.advance(2 * MIB, 1 << 30, WIDE).unwrap();
+        assert_eq!(asked, 2 * MIB..2 * MIB + RATE / 10);
+        assert_eq!(window.part(WIDE), RATE / 10 / PARTS);
         assert_eq!(
-            window.observe(MIB..2 * MIB, 1 << 30),
-            Some(2 * MIB..3 * MIB)
-        );
-        window.starved();
-        assert_eq!(
-            window.observe(2 * MIB..3 * MIB, 1 << 30),
-            Some(3 * MIB..5 * MIB)
+            window.part(Bounds {
+                part: 2 * MIB,
+                ..WIDE
+            }),
+            2 * MIB
         );
     }
 
     #[test]
-    fn a_jump_closes_the_window() {
-        let mut window = Window::new(LIMITS);
-        window.observe(0..MIB, 1 << 30);
-        window.observe(MIB..2 * MIB, 1 << 30);
-        assert_eq!(window.observe(500 * MIB..500 * MIB + 4096, 1 << 30), None);
-        assert_eq!(window.observe(100 * MIB..100 * MIB + 4096, 1 << 30), None);
+    fn a_long_wait_leaps_no_further_than_the_reader_has_proven() {
+        let mut window = opened(128 << 10);
+        window.starved(128 << 10, Duration::from_secs(100));
+        let asked = window.advance(128 << 10, 1 << 40, WIDE).unwrap();
+        assert_eq!(asked.end - asked.start, 2 * MIB);
     }
 
     #[test]
     fn refusal_gives_back_what_was_not_started() {
-        let mut window = Window::new(LIMITS);
-        window.observe(0..MIB, 1 << 30);
-        let ahead = window.observe(MIB..2 * MIB, 1 << 30).unwrap();
-        window.refused(ahead.start);
+        let mut window = opened(MIB);
+        window.starved(MIB, Duration::ZERO);
+        assert_eq!(window.advance(MIB, 1 << 30, WIDE), Some(MIB..3 * MIB));
+        window.refused(2 * MIB, MIB);
         assert_eq!(
-            window.observe(2 * MIB..3 * MIB, 1 << 30),
-            Some(3 * MIB..4 * MIB)
+            window.advance(2 * MIB, 1 << 30, WIDE),
+            Some(2 * MIB..3 * MIB)
         );
     }
 
     #[test]
-    fn the_tail_of_the_file_is_asked_however_short() {
-        let mut window = Window::new(LIMITS);
-        let size = 2 * MIB + 10;
-        window.observe(0..MIB, size);
-        assert_eq!(window.observe(MIB..2 * MIB, size), Some(2 * MIB..size));
+    fn less_room_closes_it_to_that() {
+        let mut window = opened(MIB);
+        window.starved(1 << 30, Duration::from_secs(9));
+        let asked = window.advance(
+            MIB,
+            1 << 40,
+            Bounds {
+                room: 8 * MIB,
+                ..WIDE
+            },
+        );
+        assert_eq!(asked, Some(MIB..9 * MIB));
+    }
+
+    #[test]
+    fn the_tail_is_asked_however_short() {
+        let mut window = opened(MIB);
+        assert_eq!(window.advance(MIB, MIB + 10, WIDE), Some(MIB..MIB + 10));
     }
 
     proptest! {
-        /// Whatever is read, the window never asks beyond the file or its limit, and never the
-        /// same byte twice between two jumps or refusals.
+        /// Whatever happens, the window stays within the file and its room, and asks no byte
+        /// twice unless it was refused.
         #[test]
         fn stays_within_bounds(
-            reads in prop::collection::vec((0u64..(1 << 31), 1u64..(2 * MIB), any::<bool>()), 1..200),
-            size in 1u64..(1 << 31),
+            steps in prop::collection::vec((1u64..(2 * MIB), 0u64..5000, any::<Option<bool>>()), 1..200),
+            room in (128u64 << 10)..(64 * MIB),
         ) {
-            let mut window = Window::new(LIMITS);
-            for (start, len, starve) in reads {
-                let start = start % size;
-                let read = start..(start + len).min(size);
-                let before = window.asked;
-                let jumped = {
-                    let mut probe = window.clone();
-                    probe.observe(read.clone(), size);
-                    probe.asked < before
-                };
-                if let Some(range) = window.observe(read.clone(), size) {
-                    prop_assert!(range.start < range.end && range.end <= size);
-                    prop_assert!(range.end - read.start.min(range.start) <= LIMITS.max + 4 * MIB + NEARNESS);
-                    prop_assert!(jumped || range.start >= before);
+            let limit: u64 = 100 * MIB;
+            let bounds = Bounds { room, ..WIDE };
+            let mut window = Window::closed(0);
+            let (mut end, mut covered) = (0u64, 0u64);
+            for (len, wait, event) in steps {
+                end = (end + len).min(limit);
+                window.open(end, end);
+                if let Some(asked) = window.advance(end, limit, bounds) {
+                    prop_assert!(asked.start < asked.end && asked.end <= limit);
+                    prop_assert!(asked.end - end <= room);
+                    prop_assert!(asked.start >= covered && asked.start >= end);
+                    covered = asked.end;
+                    if event == Some(true) {
+                        window.refused(asked.start, end);
+                        covered = asked.start;
+                    }
                 }
-                if starve { window.starved(); }
-                prop_assert!(window.part() >= LIMITS.first && window.part() <= LIMITS.part);
-            }
-        }
-
-        /// What a sequential reader has asked ahead never overlaps and never ends behind its reads.
-        #[test]
-        fn sequential_reads_ask_each_byte_once(step in 1u64..(2 * MIB), count in 3u64..100) {
-            let size = step * count;
-            let mut window = Window::new(LIMITS);
-            let mut covered = 0;
-            for i in 0..count {
-                let read = i * step..(i + 1) * step;
-                if let Some(range) = window.observe(read.clone(), size) {
-                    prop_assert!(range.start >= covered.max(read.end));
-                    covered = range.end;
+                if event == Some(false) {
+                    window.starved(end, Duration::from_millis(wait));
                 }
-                window.starved();
+                prop_assert!((LEAST_PART..=bounds.part).contains(&window.part(bounds)));
             }
         }
     }
