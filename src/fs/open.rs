@@ -288,6 +288,7 @@ impl Opener {
             },
             again: AtomicBool::new(false),
             activity: Arc::clone(&self.activity),
+            engine: self.engine.clone(),
         };
         let links = Arc::new(Links::new(source, Arc::clone(&self.clock)));
         let proven = Proven::default();
@@ -355,18 +356,26 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// The provider's links, with every one but the first counted.
+/// The provider's links, with every one but the first counted; the ledger learns when they end,
+/// where the artifact ends with them.
 #[derive(Debug)]
 struct CountedLinks {
     links: ProviderLinks,
     again: AtomicBool,
     activity: Arc<Activity>,
+    engine: Engine,
 }
 
 #[async_trait]
 impl LinkSource for CountedLinks {
     async fn fresh(&self) -> Result<Link> {
         let link = self.links.fresh().await?;
+        if self.links.provider.ends_with_link()
+            && let (Some(task), Some(end)) = (&self.links.task, link.expires)
+        {
+            let key = self.links.target.key();
+            self.engine.remember_end(&key, &task.id, end).await;
+        }
         if self.again.swap(true, Ordering::Relaxed) {
             self.activity.link_refreshes.add(1);
         }

@@ -1,5 +1,6 @@
 //! The clouds. [`Provider`] is all the rest of the house knows about any of them.
 
+pub mod aliyun;
 pub mod atlas;
 pub mod http;
 
@@ -42,12 +43,25 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// A fresh link to `file`. [`Kind::Expired`] when the artifact is gone.
     async fn link(&self, of: &ShardRef, file: &RemoteFile, task: Option<&Task>) -> Result<Link>;
+
+    /// What makes one download task at a time, so that openers queue for it (an instance's id);
+    /// `None` where tasks do not exclude each other.
+    fn lane(&self, of: &ShardRef) -> Option<String> {
+        let _ = of;
+        None
+    }
+
+    /// Whether what a task made is deleted when the link to it ends.
+    fn ends_with_link(&self) -> bool {
+        false
+    }
 }
 
 /// The provider that `config` describes. Asks nothing yet.
 pub fn build(config: &ProviderConfig, clock: SharedClock) -> Result<Arc<dyn Provider>> {
     match &config.kind {
         ProviderKind::Atlas(atlas) => Ok(Arc::new(atlas::Atlas::new(config, atlas, clock)?)),
+        ProviderKind::Aliyun(aliyun) => Ok(Arc::new(aliyun::Aliyun::new(config, aliyun, clock)?)),
         other => Err(Error::new(
             Kind::Config,
             format!(

@@ -33,7 +33,7 @@ pub(super) struct Gate {
 /// The middleware.
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let method = request.method().to_string();
-    let target = request.uri().to_string();
+    let target = target(&request);
     let answer = match before(&gate, &method, &target, &mut request).await {
         ControlFlow::Break(answer) => answer,
         ControlFlow::Continue(()) => {
@@ -46,6 +46,13 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         }
     };
     gate.count(&method, with_known_length(answer))
+}
+
+/// Path and query, and the name of the call where that stands in a header.
+fn target(request: &Request) -> String {
+    let action = request.headers().get("x-acs-action");
+    let action = action.and_then(|value| value.to_str().ok());
+    format!("{}{}", request.uri(), action.unwrap_or_default())
 }
 
 impl Gate {

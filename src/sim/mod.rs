@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+pub mod aliyun;
 pub mod atlas;
 mod bill;
 mod clock;
@@ -69,6 +70,7 @@ struct Site {
 pub struct SimBuilder {
     atlas: atlas::Account,
     knobs: atlas::Knobs,
+    aliyun: Option<aliyun::Account>,
     seed: u64,
     port: u16,
     links_to: Option<String>,
@@ -106,6 +108,12 @@ impl SimBuilder {
         self
     }
 
+    /// An Alibaba Cloud account as well, on two ports of its own.
+    pub fn aliyun(mut self, account: aliyun::Account) -> Self {
+        self.aliyun = Some(account);
+        self
+    }
+
     /// The seed of every fault's chance.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -130,9 +138,10 @@ impl SimBuilder {
 #[derive(Debug)]
 pub struct Sim {
     atlas: atlas::Atlas,
+    aliyun: Option<aliyun::Aliyun>,
     site: Site,
     base_url: String,
-    _hosts: [Host; 2],
+    _hosts: Vec<Host>,
 }
 
 impl Sim {
@@ -169,12 +178,30 @@ impl Sim {
         };
         let api_router = gated(atlas.router(), Side::Api)
             .nest("/_sim", control::router(atlas.clone(), site.clone()));
-        let hosts = [
+        let mut hosts = vec![
             serve::serve(api, api_router, site.meter.clone()),
             serve::serve(data, gated(store.router(), Side::Data), site.meter.clone()),
         ];
+        let mut aliyun = None;
+        if let Some(account) = builder.aliyun {
+            let (api, api_address) = serve::listen(loopback(0)).await?;
+            let (data, data_address) = serve::listen(loopback(0)).await?;
+            let (base, store) = (
+                format!("http://{api_address}"),
+                format!("http://{data_address}"),
+            );
+            let cloud = aliyun::Aliyun::new(base, store, site.clone(), account)?;
+            let (api_router, store) = (
+                gated(cloud.router(), Side::Api),
+                gated(cloud.store(), Side::Data),
+            );
+            hosts.push(serve::serve(api, api_router, site.meter.clone()));
+            hosts.push(serve::serve(data, store, site.meter.clone()));
+            aliyun = Some(cloud);
+        }
         Ok(Sim {
             atlas,
+            aliyun,
             site,
             base_url,
             _hosts: hosts,
@@ -184,6 +211,11 @@ impl Sim {
     /// The API's address, without a path: the provider's `endpoint`.
     pub fn base_url(&self) -> &str {
         &self.base_url
+    }
+
+    /// The Alibaba Cloud account, if there is one.
+    pub fn aliyun(&self) -> Option<&aliyun::Aliyun> {
+        self.aliyun.as_ref()
     }
 
     /// The public key of the Atlas account.

@@ -4,6 +4,7 @@
 //! the next step, and an intent is durable before its request is sent. From the intent to the
 //! answer runs a task of its own, which nothing but the end of the process cuts short.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::tasks::ledger::{Intention, Ledger, Record, Write, word};
 use crate::tasks::lifecycle::{Action, Attempt, Event, Failure, Known, Rules};
 use crate::tasks::policy;
 use crate::tasks::request::{Request, Sent, is_refusal, without_links};
-use crate::tasks::share::{Running, label, stopping};
+use crate::tasks::share::{Running, Turn, label, stopping};
 
 /// How long after a failure no new open creates again.
 const COOL_DOWN: Duration = Duration::from_secs(5 * 60);
@@ -28,6 +29,8 @@ pub(super) struct Course {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) target: ShardRef,
     pub(super) first_poll: Duration,
+    /// The place in the instance's lane, from the first wish to create to the end of the drive.
+    pub(super) turn: Option<Turn>,
 }
 
 /// What is known besides the attempt's own state.
@@ -67,8 +70,9 @@ impl Course {
                     (attempt, action, footing) = self.begin().await;
                     continue;
                 }
-                Action::Create => match self.create(&mut footing).await {
+                Action::Create => match self.turn_then_create(&mut footing).await {
                     Created::Event(event) => event,
+                    Created::Unwanted => return,
                     Created::Changed => {
                         (attempt, action, footing) = self.begin().await;
                         continue;
@@ -145,6 +149,46 @@ impl Course {
                 self.note(error, footing);
                 Event::PollFailed { passing }
             }
+        }
+    }
+
+    /// Waits for the drive's turn, if the instance makes one task at a time, and creates.
+    ///
+    /// After a wait the attempt begins again: the task may have come to be meanwhile.
+    async fn turn_then_create(&mut self, footing: &mut Footing) -> Created {
+        let Some(lane) = self.provider.lane(&self.target) else {
+            return self.create(footing).await;
+        };
+        let shared = Arc::clone(&self.running.shared);
+        let key = self.running.key.clone();
+        let lane = (key.provider.clone(), lane);
+        let turn = self.turn.get_or_insert_with(|| shared.enter(lane, &key));
+        let mut waited = false;
+        loop {
+            // Before the look at the lane, so that nobody leaves it unnoticed in between.
+            let mut moved = pin!(shared.moved.notified());
+            moved.as_mut().enable();
+            let before = turn.before();
+            let Some(first) = before.first() else { break };
+            let words = format!(
+                "its instance makes one download task at a time: {} before it, first {}",
+                before.len(),
+                label(first)
+            );
+            shared.note_failure(&key, &Arc::new(Error::new(Kind::Busy, words)));
+            waited = true;
+            tokio::select! {
+                () = moved => {}
+                () = sleep(self.first_poll) => {}
+                () = shared.stop.cancelled() => return Created::Unwanted,
+            }
+            if !self.running.is_wanted() {
+                return Created::Unwanted;
+            }
+        }
+        match waited {
+            true => Created::Changed,
+            false => self.create(footing).await,
         }
     }
 
@@ -331,8 +375,10 @@ impl Course {
 enum Created {
     /// The attempt goes on with this.
     Event(Event),
-    /// The row is not what the attempt saw.
+    /// The row, or the provider, is perhaps not what the attempt saw.
     Changed,
+    /// Nobody waits any more, or the mount stops.
+    Unwanted,
     /// The drive ends.
     Ended(Error),
 }

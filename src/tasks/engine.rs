@@ -145,6 +145,11 @@ impl Engine {
         self.shared.ledger.report_gone(key, task_id, now).await;
     }
 
+    /// What the task `task_id` made will be gone at `end`, as its link tells.
+    pub async fn remember_end(&self, key: &TaskKey, task_id: &str, end: Timestamp) {
+        self.shared.ledger.remember_end(key, task_id, end).await;
+    }
+
     /// What is known of one task.
     pub fn view(&self, key: &TaskKey) -> TaskView {
         self.shared.view(key, self.shared.ledger.task(key).as_ref())
@@ -223,6 +228,7 @@ impl Engine {
                 provider: Arc::clone(provider),
                 target: target.clone(),
                 first_poll: poll_interval,
+                turn: None,
             };
             tokio::spawn(course.run());
         }

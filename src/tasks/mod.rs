@@ -2,7 +2,8 @@
 //!
 //! [`lifecycle`] is the pure state machine, [`ledger`] its durable memory, [`policy`] says who may
 //! spend, [`engine`] lets any number of openers share one wait, `drive` carries the machine's steps
-//! out at the provider, and `request` is the one that pays. Two hosts on one account have two
+//! out at the provider, `lanes` says whose turn it is where an instance makes one task at a time,
+//! and `request` is the one that pays. Two hosts on one account have two
 //! ledgers: each adopts the task it finds at the provider, and only two first opens within the time
 //! of one look can miss each other.
 
@@ -10,6 +11,7 @@ mod drive;
 pub mod engine;
 #[cfg(test)]
 mod fake;
+mod lanes;
 pub mod ledger;
 pub mod lifecycle;
 pub mod policy;

@@ -1,7 +1,8 @@
 //! What openers and drives share: the drives under way, their outcomes, and what is remembered of
 //! failures and denials for as long as the mount lives.
 //!
-//! Owns three maps, each behind its own lock; no two are held at once, and none across an await.
+//! Owns three maps and the lanes, each behind its own lock; no two are held at once, and none across
+//! an await.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{Task, TaskKey};
 use crate::tasks::engine::EngineOptions;
+use crate::tasks::lanes::{Lane, Lanes};
 use crate::tasks::ledger::{Ledger, Record};
 use crate::tasks::policy::Denials;
 use crate::tasks::view::TaskView;
@@ -32,6 +34,9 @@ pub(super) struct Shared {
     drives: Mutex<HashMap<TaskKey, Arc<Drive>>>,
     notes: Mutex<HashMap<TaskKey, Note>>,
     denials: Mutex<Denials>,
+    lanes: Mutex<Lanes>,
+    /// Told whenever somebody left a lane.
+    pub(super) moved: Notify,
 }
 
 /// How a drive ended; an error is shared by all who waited.
@@ -120,6 +125,27 @@ impl Drop for Running {
     }
 }
 
+/// A place in a lane; given up when dropped.
+pub(super) struct Turn {
+    shared: Arc<Shared>,
+    lane: Lane,
+    key: TaskKey,
+}
+
+impl Turn {
+    /// Who goes first, its turn first.
+    pub(super) fn before(&self) -> Vec<TaskKey> {
+        lock(&self.shared.lanes).before(&self.lane, &self.key)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        lock(&self.shared.lanes).leave(&self.lane, &self.key);
+        self.shared.moved.notify_waiters();
+    }
+}
+
 impl Shared {
     pub(super) fn new(ledger: Ledger, options: EngineOptions, clock: SharedClock) -> Self {
         Shared {
@@ -131,6 +157,8 @@ impl Shared {
             drives: Mutex::default(),
             notes: Mutex::default(),
             denials: Mutex::default(),
+            lanes: Mutex::default(),
+            moved: Notify::new(),
         }
     }
 
@@ -163,6 +191,16 @@ impl Shared {
             outcome: None,
         };
         Ok((seat, Some(running)))
+    }
+
+    /// A place at the end of `lane`.
+    pub(super) fn enter(self: &Arc<Self>, lane: Lane, key: &TaskKey) -> Turn {
+        lock(&self.lanes).enter(&lane, key);
+        Turn {
+            shared: Arc::clone(self),
+            lane,
+            key: key.clone(),
+        }
     }
 
     /// What operators see of `key`, of which the ledger holds `record`.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::error::one_line;
+use crate::error::{Kind, one_line};
 use crate::model::{Task, TaskKey, TaskState};
 use crate::tasks::ledger::{Record, word};
 use crate::tasks::share::Note;
@@ -47,6 +47,10 @@ impl TaskView {
             // A request may have been sent: there may be a task that is not seen yet.
             None if intended => "queued",
             None if denial.is_some() => "denied",
+            // Others of its instance come first.
+            None if waiting > 0 && failure.is_some_and(|(error, _)| error.kind() == Kind::Busy) => {
+                "queued"
+            }
             None => "none",
             Some(task) if is_over(task, now) => "expired",
             Some(task) => word(task.state),

@@ -3,6 +3,7 @@
 //! Each test owns a [`world::World`]: its own simulated cloud, directories and mount. They need
 //! /dev/fuse and the right to mount, and fail without.
 
+mod aliyun;
 mod links;
 mod looking;
 mod readme;

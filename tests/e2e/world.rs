@@ -31,6 +31,8 @@ pub struct World {
     pub mount_keys: Vec<String>,
     /// Lines added to the provider.
     pub provider_keys: Vec<String>,
+    /// The whole account in place of the simulated Atlas project.
+    pub account: Option<String>,
     /// Environment of the mount process.
     pub environment: Vec<(String, String)>,
     process: Option<Child>,
@@ -57,6 +59,7 @@ impl World {
             mountpoint,
             mount_keys: Vec::new(),
             provider_keys: Vec::new(),
+            account: None,
             environment: Vec::new(),
             process: None,
         }
@@ -76,18 +79,22 @@ impl World {
     pub fn write_config(&self) -> PathBuf {
         let dir = self.dir.path();
         let config = dir.join("config.toml");
-        let text = format!(
-            "[mount]\ncache_dir = \"{cache}\"\nstate_dir = \"{state}\"\n{mount}\n\
-             [[provider]]\nname = \"{PROVIDER}\"\nkind = \"atlas\"\nendpoint = \"{endpoint}\"\n\
+        let atlas = format!(
+            "[[provider]]\nname = \"{PROVIDER}\"\nkind = \"atlas\"\nendpoint = \"{endpoint}\"\n\
              project_id = \"{project}\"\npublic_key = \"{public}\"\nprivate_key = \"{private}\"\n\
-             allow_http = true\npoll_interval = \"50ms\"\n{provider}\n",
-            cache = dir.join("cache").display(),
-            state = dir.join("state").display(),
-            mount = self.mount_keys.join("\n"),
+             allow_http = true\npoll_interval = \"50ms\"\n",
             endpoint = self.sim.base_url(),
             project = self.sim.project_id(),
             public = self.sim.public_key(),
             private = self.sim.private_key(),
+        );
+        let text = format!(
+            "[mount]\ncache_dir = \"{cache}\"\nstate_dir = \"{state}\"\n{mount}\n\
+             {account}\n{provider}\n",
+            cache = dir.join("cache").display(),
+            state = dir.join("state").display(),
+            mount = self.mount_keys.join("\n"),
+            account = self.account.as_ref().unwrap_or(&atlas),
             provider = self.provider_keys.join("\n"),
         );
         let _ = fs::remove_file(&config);

@@ -51,6 +51,12 @@ pub trait Dialect: Send + Sync {
         let _ = session;
         Verdict::of_status(answer.status)
     }
+
+    /// How long `answer` asks to wait, where the cloud says so otherwise than by `Retry-After`.
+    fn asked_wait(&self, answer: &Answer) -> Option<Duration> {
+        let _ = answer;
+        None
+    }
 }
 
 /// What to do about an answer.
@@ -160,8 +166,12 @@ impl Api {
                             continue;
                         }
                         Verdict::SignAgain => return Ok(answer),
-                        Verdict::Throttled => self.throttled(&answer, failures),
-                        Verdict::Unavailable => self.unavailable(&answer),
+                        Verdict::Throttled => {
+                            self.throttled(self.asked_wait(&answer, dialect), failures)
+                        }
+                        Verdict::Unavailable => {
+                            self.unavailable(&answer, self.asked_wait(&answer, dialect))
+                        }
                     }
                 }
             };
@@ -209,10 +219,15 @@ impl Api {
         Ok(())
     }
 
+    fn asked_wait<D: Dialect>(&self, answer: &Answer, dialect: &D) -> Option<Duration> {
+        let own = dialect.asked_wait(answer);
+        own.or_else(|| self.transport.retry_after(answer))
+    }
+
     /// A "slow down": pauses the account.
-    fn throttled(&self, answer: &Answer, failures: u32) -> Trouble {
+    fn throttled(&self, asked: Option<Duration>, failures: u32) -> Trouble {
         let own = throttle_backoff(failures, random());
-        let wait = match self.transport.retry_after(answer) {
+        let wait = match asked {
             Some(asked) => asked.max(backoff(failures, random())),
             None => own,
         };
@@ -223,13 +238,13 @@ impl Api {
         }
     }
 
-    fn unavailable(&self, answer: &Answer) -> Trouble {
+    fn unavailable(&self, answer: &Answer, asked: Option<Duration>) -> Trouble {
         let error = Error::new(
             Kind::Unavailable,
             format!("{} answered {}", answer.origin, answer.status),
         );
         Trouble {
-            error: match self.transport.retry_after(answer) {
+            error: match asked {
                 Some(wait) => error.with_retry_after(wait),
                 None => error,
             },

@@ -302,9 +302,25 @@ impl Ledger {
         }
     }
 
+    /// The artifact of `task_id` ends at `end`.
+    pub(crate) async fn remember_end(&self, key: &TaskKey, task_id: &str, end: Timestamp) {
+        let end = record::rounded(end);
+        let id = task_id.to_owned();
+        let ending = move |old: Option<Record>| {
+            let mut new = old?;
+            let task = new.task.as_mut()?;
+            if task.id != id || task.state != TaskState::Ready || task.expires == Some(end) {
+                return None;
+            }
+            task.expires = Some(end);
+            Some(new)
+        };
+        self.amend(key, ending).await;
+    }
+
     /// A reader found the artifact of `task_id` gone.
     pub(crate) async fn report_gone(&self, key: &TaskKey, task_id: &str, now: Timestamp) {
-        let (row, id) = (key.clone(), task_id.to_owned());
+        let id = task_id.to_owned();
         let gone = move |old: Option<Record>| {
             let mut new = old?;
             let task = new.task.as_mut()?;
@@ -316,7 +332,18 @@ impl Ledger {
             new.reports = new.reports.saturating_add(1);
             Some(new)
         };
-        let on_disk = gone.clone();
+        self.amend(key, gone).await;
+    }
+
+    /// Changes a row as `amended` says, whatever it has become since it was seen last; in memory
+    /// alone where the disk does not take it.
+    async fn amend(
+        &self,
+        key: &TaskKey,
+        amended: impl Fn(Option<Record>) -> Option<Record> + Clone + Send + 'static,
+    ) {
+        let row = key.clone();
+        let on_disk = amended.clone();
         let written = self
             .change(move |db| {
                 let Some(mut new) = on_disk(record::task(db, &row)?) else {
@@ -331,7 +358,7 @@ impl Ledger {
             Ok(Some(record)) => self.mirror().learn(key, record),
             Ok(None) => {}
             Err(_) => {
-                if let Some(record) = gone(self.task(key)) {
+                if let Some(record) = amended(self.task(key)) {
                     self.mirror().tasks.insert(key.clone(), record);
                 }
             }

@@ -1,0 +1,296 @@
+//! Download tasks: found, created, started again, followed, linked.
+//!
+//! An instance has one task at a time, and one that failed blocks it until it is started again. That
+//! is done only when the service says that it stands in the way: a failed task of long ago may be
+//! listed for ever.
+
+use std::sync::PoisonError;
+
+use tracing::{debug, info};
+
+use super::actions::Action;
+use super::client::{Failure, Page, Parameters};
+use super::{Aliyun, convert, fees, gone, refusal, tasks, wire};
+use crate::config::ArchiveFormat;
+use crate::error::{Error, Kind, Result};
+use crate::model::{Link, ShardRef, Task, TaskState};
+use crate::providers::http::Budget;
+
+/// How often one failed task is started again, by this process. Failed tasks are free, so another
+/// try costs nothing, but data that cannot be converted fails for ever.
+const MOST_RETRIES: u32 = 3;
+
+impl Aliyun {
+    /// The parameters that name the shard of a download.
+    fn place(&self, of: &ShardRef) -> Parameters {
+        let mut parameters = vec![("RegionCode", convert::region(&of.instance))];
+        if convert::is_sharded(&of.instance) {
+            parameters.push(("InstanceName", of.shard.id.clone()));
+            parameters.push(("ClusterName", of.instance.id.clone()));
+        } else {
+            parameters.push(("InstanceName", of.instance.id.clone()));
+        }
+        parameters
+    }
+
+    /// The download tasks of a shard; only those of the backup set `set`, if given.
+    pub(super) async fn tasks(
+        &self,
+        of: &ShardRef,
+        set: Option<&str>,
+        budget: &mut Budget,
+    ) -> Result<Vec<wire::DownloadTask>> {
+        let mut parameters = self.place(of);
+        parameters.extend(set.map(|set| ("BackupSetId", set.to_owned())));
+        let read = |answer: wire::Data<wire::Tasks>| {
+            let tasks = answer.data.unwrap_or_default();
+            Ok(Page {
+                items: tasks.content.unwrap_or_default().items,
+                total: tasks.total_elements,
+            })
+        };
+        let action = Action::DescribeDownloadTask;
+        match self
+            .client
+            .list(action, &parameters, "CurrentPage", budget, read)
+            .await
+        {
+            Err(Failure::Refused(refusal)) if refusal.is_unknown_task() => Ok(Vec::new()),
+            listed => Ok(listed?),
+        }
+    }
+
+    /// An error if the backup cannot be converted now. Asks only what is free.
+    async fn check_convertible(&self, of: &ShardRef, budget: &mut Budget) -> Result<()> {
+        let unsupported = |reason: String| Error::new(Kind::Unsupported, reason);
+        convert::check(&of.shard)?;
+        let attributes = self.attributes(&of.instance, budget).await?;
+        let obstacle = convert::lasting_obstacle(&attributes);
+        if let Some(reason) = obstacle.or_else(|| convert::passing_obstacle(&attributes)) {
+            return Err(unsupported(reason));
+        }
+        let action = Action::DescribeDownloadSupport;
+        let answer = self.client.ask(action, &self.place(of), budget).await;
+        match answer {
+            Ok(wire::Support {
+                supported: Some(false),
+            }) => Err(unsupported(
+                "Alibaba Cloud does not offer downloads for this instance".to_owned(),
+            )),
+            Err(Failure::Refused(refusal)) if refusal.is_forbidden() => Err(refusal.error()),
+            Ok(_) => Ok(()),
+            // It is only asked for a better reason than the refusal of the task would give.
+            Err(failure) => {
+                debug!(error = %Error::from(failure), "support for downloads is not known");
+                Ok(())
+            }
+        }
+    }
+
+    /// The task that converts a backup: a new one, or the failed one started again.
+    pub(super) async fn created(&self, of: &ShardRef, budget: &mut Budget) -> Result<Task> {
+        let checked = self.check_convertible(of, budget).await;
+        checked.map_err(without_effect)?;
+        // The service would refuse, too; this way it is not even asked.
+        let listed = self.tasks(of, None, budget).await.map_err(without_effect)?;
+        if let Some(other) = tasks::under_way(&listed) {
+            return Err(busy(other));
+        }
+        match self.convert(of, budget).await {
+            Ok(task) => Ok(task),
+            Err(Failure::Refused(refusal)) if refusal.is(refusal::BUSY) => {
+                self.unblock(of, refusal.error(), budget).await
+            }
+            Err(Failure::Refused(refusal)) => Err(without_effect(refusal.error())),
+            Err(Failure::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Asks for the conversion, which is what costs money.
+    async fn convert(&self, of: &ShardRef, budget: &mut Budget) -> Result<Task, Failure> {
+        let set = convert::backup_set(&of.shard);
+        let zstd = self.format == ArchiveFormat::TarZst;
+        let mut parameters = self.place(of);
+        parameters.extend([
+            ("BakSetId", set.to_owned()),
+            ("BakSetType", "full".to_owned()),
+            ("FormatType", "bson".to_owned()),
+            ("TargetType", "URL".to_owned()),
+            ("UseZstd", zstd.to_string()),
+            ("IsCluster", convert::is_sharded(&of.instance).to_string()),
+            ("AdminDatabase", "admin".to_owned()),
+            ("PrimaryKeyTypeOnly", "false".to_owned()),
+        ]);
+        let size = convert::set_size(&of.shard);
+        parameters.extend(size.map(|size| ("BakSetSize", size.to_owned())));
+        let action = Action::CreateDownload;
+        let answer = self.client.ask(action, &parameters, budget);
+        let answer: wire::Data<wire::DownloadTask> = answer.await.map_err(|failure| {
+            match failure {
+                // The answer is one, but not one that can be read.
+                Failure::Failed(error) if error.kind() == Kind::Protocol => {
+                    Failure::Failed(unknown(&error.to_string()))
+                }
+                other => other,
+            }
+        })?;
+        let task = answer.data.as_ref().and_then(tasks::task);
+        let task = task.ok_or_else(|| Failure::Failed(unknown("its answer names no task")))?;
+        let fee = fees::CONVERSION;
+        info!(
+            task = task.id,
+            usd_per_gb = fee.usd_per_gb,
+            source = fee.source,
+            "a conversion was asked for; it is billed if it succeeds"
+        );
+        Ok(task)
+    }
+
+    /// What blocks the instance is waited for, or started again if it has failed.
+    async fn unblock(&self, of: &ShardRef, refused: Error, budget: &mut Budget) -> Result<Task> {
+        let listed = self.tasks(of, None, budget).await.map_err(without_effect)?;
+        if let Some(other) = tasks::under_way(&listed) {
+            return Err(busy(other));
+        }
+        let Some(failed) = tasks::failed(&listed) else {
+            return Err(refused);
+        };
+        let id = failed.task_id.as_deref().unwrap_or_default();
+        self.retry(of, id, budget).await.map_err(|error| {
+            error.context(format!(
+                "starting the failed {} again",
+                tasks::described(failed)
+            ))
+        })?;
+        let set = convert::backup_set(&of.shard);
+        if !tasks::is_of(failed, set) {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "the failed {} blocked its instance and was started again",
+                    tasks::described(failed)
+                ),
+            ));
+        }
+        let listed = self.tasks(of, Some(set), budget).await.unwrap_or_default();
+        let again = tasks::adoptable(&listed, set);
+        let again = again.filter(|task| task.state != TaskState::Expired);
+        Ok(again.unwrap_or_else(|| Task {
+            id: id.to_owned(),
+            state: TaskState::Queued,
+            percent: None,
+            expires: None,
+            message: None,
+        }))
+    }
+
+    /// Starts the failed task `id` again, unless that was done too often already.
+    async fn retry(&self, of: &ShardRef, id: &str, budget: &mut Budget) -> Result<()> {
+        let times = {
+            let mut retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = retried.entry(id.to_owned()).or_default();
+            *times += 1;
+            *times
+        };
+        if times > MOST_RETRIES {
+            return Err(Error::new(
+                Kind::TaskFailed,
+                format!(
+                    "it failed {times} times; nothing else can be converted until Alibaba Cloud's support has removed it"
+                ),
+            ));
+        }
+        let mut parameters = self.place(of);
+        parameters.push(("TaskId", id.to_owned()));
+        let action = Action::RetryDownloadTask;
+        let answer = self.client.ask(action, &parameters, budget).await;
+        let _: serde::de::IgnoredAny = answer.map_err(|failure| without_effect(failure.into()))?;
+        info!(task = id, times, "a failed download task was started again");
+        Ok(())
+    }
+
+    /// The link to what a task made. The first one starts the countdown to its deletion.
+    pub(super) async fn task_link(
+        &self,
+        of: &ShardRef,
+        task: &Task,
+        budget: &mut Budget,
+    ) -> Result<Link> {
+        let mut parameters = vec![
+            ("RegionCode", convert::region(&of.instance)),
+            ("TaskId", task.id.clone()),
+            ("Duration", self.link_duration.as_secs().to_string()),
+        ];
+        if convert::is_sharded(&of.instance) {
+            parameters.push(("ClusterName", of.instance.id.clone()));
+        }
+        let action = Action::DescribeDownloadBackupSetStorageInfo;
+        let answer = self.client.ask(action, &parameters, budget).await;
+        match answer {
+            Ok(wire::Data {
+                data: Some(storage),
+            }) => tasks::storage_link(storage, self.network, self.allow_http),
+            Ok(wire::Data { data: None }) => {
+                tasks::storage_link(wire::Storage::default(), self.network, self.allow_http)
+            }
+            Err(Failure::Refused(refusal)) if !refusal.is_forbidden() => {
+                // Which words mean "gone" is not documented; where the task stands is.
+                match self.polled(of, task, budget).await {
+                    Ok(now) => Err(match now.state {
+                        TaskState::Ready if !refusal.is_unknown_task() => refusal.error(),
+                        TaskState::Ready | TaskState::Expired => gone(),
+                        TaskState::Queued | TaskState::Running | TaskState::Failed => {
+                            Error::new(Kind::NotReady, refusal.error().to_string())
+                        }
+                    }),
+                    Err(error) if error.kind() == Kind::NotFound => Err(gone()),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Where `task` stands by the listing. [`Kind::NotFound`] when it is not listed.
+    pub(super) async fn polled(
+        &self,
+        of: &ShardRef,
+        task: &Task,
+        budget: &mut Budget,
+    ) -> Result<Task> {
+        let set = convert::backup_set(&of.shard);
+        let listed = self.tasks(of, Some(set), budget).await?;
+        let same = |found: &&wire::DownloadTask| found.task_id.as_deref() == Some(&*task.id);
+        let found = listed.iter().find(same).and_then(tasks::task);
+        // A task that was started again may have got a new id.
+        let found = found.or_else(|| tasks::adoptable(&listed, set));
+        found.ok_or_else(|| Error::new(Kind::NotFound, "the download task is no longer listed"))
+    }
+}
+
+/// An error met where surely nothing was created, in a kind that says so.
+fn without_effect(error: Error) -> Error {
+    let kind = match error.kind() {
+        Kind::Unavailable => Kind::Unreachable,
+        Kind::Protocol | Kind::Environment => Kind::TaskFailed,
+        _ => return error,
+    };
+    Error::new(kind, error.to_string())
+}
+
+fn unknown(why: &str) -> Error {
+    Error::new(
+        Kind::OutcomeUnknown,
+        format!("Alibaba Cloud accepted the request, but {why}; it is not sent again"),
+    )
+}
+
+fn busy(other: &wire::DownloadTask) -> Error {
+    Error::new(
+        Kind::Busy,
+        format!(
+            "an instance has one download task at a time: waiting for {}",
+            tasks::described(other)
+        ),
+    )
+}

@@ -1,0 +1,300 @@
+//! Download tasks as Alibaba Cloud lists them: where each stands, and which of them matters. Pure.
+//!
+//! States are written in several spellings. Words not known yet count as "under way": to wait for a
+//! task that has ended costs time, to create another one may cost money.
+
+use jiff::Timestamp;
+
+use super::wire::{DownloadTask, Storage};
+use crate::config::Network;
+use crate::error::{Error, Kind, Result, one_line};
+use crate::model::{Link, LinkMode, Task, TaskState};
+use crate::secret::SafeUrl;
+
+/// Where a listed task stands.
+fn state(task: &DownloadTask) -> TaskState {
+    let status = task.download_status.as_deref().unwrap_or_default();
+    match status.to_ascii_lowercase().as_str() {
+        "initializing" | "queueing" | "queuing" | "queued" => TaskState::Queued,
+        "finished" | "success" | "successful" => TaskState::Ready,
+        "expired" => TaskState::Expired,
+        "failed" => TaskState::Failed,
+        _ => TaskState::Running,
+    }
+}
+
+/// Done tables of all tables, `3/17`, in percent.
+fn percent(progress: &str) -> Option<u8> {
+    let (done, all) = progress.split_once('/')?;
+    let (done, all): (u64, u64) = (done.trim().parse().ok()?, all.trim().parse().ok()?);
+    let percent = done.saturating_mul(100).checked_div(all)?;
+    u8::try_from(percent.min(100)).ok()
+}
+
+/// The task of the house; `None` if it has no id, by which alone it can be recognized.
+pub(super) fn task(listed: &DownloadTask) -> Option<Task> {
+    let id = listed.task_id.clone()?;
+    let state = state(listed);
+    Some(Task {
+        percent: match state {
+            TaskState::Ready => Some(100),
+            _ => listed.progress.as_deref().and_then(percent),
+        },
+        expires: None,
+        message: (state == TaskState::Failed).then(|| {
+            "Alibaba Cloud gives no reason; known ones are a passing lack of resources and a database or collection name with a slash".to_owned()
+        }),
+        id,
+        state,
+    })
+}
+
+/// Whether `listed` converts the backup set `set` into a file behind a link.
+pub(super) fn is_of(listed: &DownloadTask, set: &str) -> bool {
+    let into_link = listed
+        .target_type
+        .as_deref()
+        .is_none_or(|target| target.eq_ignore_ascii_case("URL"));
+    // An answer to a question about one set need not repeat it.
+    into_link && listed.bak_set_id.as_deref().is_none_or(|id| id == set)
+}
+
+/// The task of `set` to adopt: a finished one, else one under way, else an expired one; the newest
+/// of each. A failed one is none: to start it again is what a create does.
+pub(super) fn adoptable(listed: &[DownloadTask], set: &str) -> Option<Task> {
+    listed
+        .iter()
+        .filter(|listed| is_of(listed, set))
+        .filter_map(|listed| Some((listed.gmt_create, task(listed)?)))
+        .filter(|(_, task)| task.state != TaskState::Failed)
+        .max_by_key(|(created, task)| (preference(task.state), *created))
+        .map(|(_, task)| task)
+}
+
+fn preference(state: TaskState) -> u8 {
+    match state {
+        TaskState::Ready => 3,
+        TaskState::Running | TaskState::Queued => 2,
+        TaskState::Expired | TaskState::Failed => 1,
+    }
+}
+
+/// A task under way, whosever it is.
+pub(super) fn under_way(listed: &[DownloadTask]) -> Option<&DownloadTask> {
+    listed
+        .iter()
+        .find(|listed| matches!(state(listed), TaskState::Queued | TaskState::Running))
+}
+
+/// The newest failed task, whosever it is: the one that blocks its instance.
+pub(super) fn failed(listed: &[DownloadTask]) -> Option<&DownloadTask> {
+    listed
+        .iter()
+        .filter(|listed| state(listed) == TaskState::Failed && listed.task_id.is_some())
+        .max_by_key(|listed| listed.gmt_create)
+}
+
+/// `listed` in words for whoever has to wait for it.
+pub(super) fn described(listed: &DownloadTask) -> String {
+    let word = |word: &Option<String>| one_line(word.as_deref().unwrap_or("unknown"));
+    let progress = listed.progress.as_deref().and_then(percent);
+    let progress = progress.map(|p| format!(", {p} %")).unwrap_or_default();
+    format!(
+        "download task {} of backup set {} ({}{progress})",
+        word(&listed.task_id),
+        word(&listed.bak_set_id),
+        word(&listed.download_status),
+    )
+}
+
+/// The link that `storage` names for `network`; the other one where there is only one.
+pub(super) fn storage_link(storage: Storage, network: Network, allow_http: bool) -> Result<Link> {
+    let url = match network {
+        Network::Public => storage.public_url.or(storage.private_url),
+        Network::Private => storage.private_url.or(storage.public_url),
+    };
+    let url = url.ok_or_else(|| {
+        Error::new(
+            Kind::NotReady,
+            "Alibaba Cloud has not made the download link yet",
+        )
+    })?;
+    let mut link = link(url.expose(), allow_http)?;
+    link.expires = link.expires.or(storage.expiration_time.and_then(instant));
+    Ok(link)
+}
+
+/// The link at `url`, with the expiry that its own parameters tell.
+///
+/// The listings name plain http. The signature covers neither scheme nor host, so https is used
+/// instead unless plain http is allowed.
+pub(super) fn link(url: &str, allow_http: bool) -> Result<Link> {
+    let secure = match url.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") && !allow_http => {
+            format!("https://{rest}")
+        }
+        _ => url.to_owned(),
+    };
+    let url = SafeUrl::parse(secure.trim()).map_err(|why| {
+        Error::new(
+            Kind::Protocol,
+            format!("the download link that Alibaba Cloud gave {why}"),
+        )
+    })?;
+    Ok(Link {
+        expires: expiry(&url),
+        url,
+        headers: Vec::new(),
+        mode: LinkMode::Ranged,
+    })
+}
+
+/// When a pre-signed address of OSS ends: `Expires` in seconds since 1970 (signature version 1), or
+/// `x-oss-expires` seconds after `x-oss-date` (version 4).
+fn expiry(url: &SafeUrl) -> Option<Timestamp> {
+    let url = url.url();
+    let parameter = |name: &str| {
+        let found = url.query_pairs().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned())
+    };
+    if let Some(seconds) = parameter("Expires") {
+        return Timestamp::from_second(seconds.parse().ok()?).ok();
+    }
+    let life: u32 = parameter("x-oss-expires")?.parse().ok()?;
+    let date = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", parameter("x-oss-date")?).ok()?;
+    let signed = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    signed
+        .checked_add(jiff::SignedDuration::from_secs(life.into()))
+        .ok()
+}
+
+/// A time since 1970 in seconds or milliseconds: no link lives until the year 5138.
+fn instant(number: u64) -> Option<Timestamp> {
+    let number = i64::try_from(number).ok()?;
+    match number < 100_000_000_000 {
+        true => Timestamp::from_second(number).ok(),
+        false => Timestamp::from_millisecond(number).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn listed(id: &str, set: &str, status: &str, created: u64) -> DownloadTask {
+        let json = serde_json::json!({
+            "TaskId": id, "BakSetId": set, "DownloadStatus": status, "TargetType": "URL",
+            "GmtCreate": created.to_string(), "Progress": "3/17",
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn states_in_every_spelling() {
+        for (word, expected) in [
+            ("Initializing", TaskState::Queued),
+            ("queuing", TaskState::Queued),
+            ("queueing", TaskState::Queued),
+            ("running", TaskState::Running),
+            ("Finished", TaskState::Ready),
+            ("EXPIRED", TaskState::Expired),
+            ("failed", TaskState::Failed),
+            ("uploading", TaskState::Running),
+            ("", TaskState::Running),
+        ] {
+            assert_eq!(state(&listed("t", "s", word, 0)), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn percent_of_tables() {
+        for (progress, expected) in [
+            ("3/17", Some(17)),
+            ("0/0", None),
+            ("17/17", Some(100)),
+            ("18/17", Some(100)),
+            ("half", None),
+        ] {
+            assert_eq!(percent(progress), expected, "{progress}");
+        }
+    }
+
+    #[test]
+    fn the_best_task_of_the_set_is_adopted() {
+        let all = [
+            listed("other", "s2", "finished", 9),
+            listed("failed", "s", "failed", 8),
+            listed("expired", "s", "expired", 1),
+            listed("running", "s", "running", 2),
+            listed("old", "s", "finished", 3),
+            listed("new", "s", "finished", 4),
+        ];
+        let adopted = |of: &[DownloadTask]| adoptable(of, "s").map(|task| task.id);
+        assert_eq!(adopted(&all).as_deref(), Some("new"));
+        assert_eq!(adopted(&all[..4]).as_deref(), Some("running"));
+        assert_eq!(adopted(&all[..3]).as_deref(), Some("expired"));
+        assert_eq!(adopted(&all[..2]), None);
+        let mut other_target = all[5].clone();
+        other_target.target_type = Some("OSS".into());
+        assert_eq!(adopted(&[other_target]), None);
+        assert_eq!(under_way(&all).unwrap().task_id.as_deref(), Some("running"));
+        assert_eq!(failed(&all).unwrap().task_id.as_deref(), Some("failed"));
+        assert_eq!(
+            described(&all[3]),
+            "download task running of backup set s (running, 17 %)"
+        );
+    }
+
+    #[test]
+    fn links_tell_their_end_in_either_signature() {
+        for (url, expected) in [
+            (
+                "http://b.oss/k?Expires=1774692000&Signature=S%3D&Region=r",
+                Some(1_774_692_000),
+            ),
+            (
+                "http://b.oss/k?x-oss-date=20260328T080000Z&x-oss-expires=7200&x-oss-signature=s",
+                Some(1_774_692_000),
+            ),
+            ("http://b.oss/k", None),
+            ("http://b.oss/k?Expires=soon", None),
+        ] {
+            let link = link(url, true).unwrap();
+            assert_eq!(link.expires.map(Timestamp::as_second), expected, "{url}");
+            assert_eq!(link.url.expose(), url);
+        }
+        assert!(link("http://b.oss/k", false).unwrap().url.is_https());
+        assert_eq!(link("ftp://b/k", true).unwrap_err().kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn the_network_chooses_the_link() {
+        let storage = |json: &str| serde_json::from_str::<Storage>(json).unwrap();
+        let both = r#"{"PublicUrl":"http://public/k","PrivateUrl":"http://private/k","ExpirationTime":"1774692000000"}"#;
+        let public = storage_link(storage(both), Network::Public, true).unwrap();
+        assert_eq!(public.url.expose(), "http://public/k");
+        assert_eq!(
+            public.expires.map(Timestamp::as_second),
+            Some(1_774_692_000)
+        );
+        let private = storage_link(storage(both), Network::Private, true).unwrap();
+        assert_eq!(private.url.expose(), "http://private/k");
+        let one = r#"{"PublicUrl":"http://public/k","PrivateUrl":""}"#;
+        let only = storage_link(storage(one), Network::Private, true).unwrap();
+        assert_eq!(only.url.expose(), "http://public/k");
+        let none = storage_link(Storage::default(), Network::Public, true).unwrap_err();
+        assert_eq!(none.kind(), Kind::NotReady);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(word in ".{0,20}", url in ".{0,60}", number: u64) {
+            let _ = percent(&word);
+            let _ = instant(number);
+            let _ = link(&url, false);
+            let _ = link(&format!("http://h/{url}"), false);
+        }
+    }
+}
