@@ -284,13 +284,15 @@ impl CachedArtifact {
 
 impl Drop for CachedArtifact {
     fn drop(&mut self) {
-        let proven = self.is_proven();
-        let seal = self.files.get().and_then(|files| {
+        if let Some(files) = self.files.get() {
             files.touch();
-            proven.then(|| files.seal().ok()).flatten()
-        });
+            if self.is_proven() {
+                // Without it the next holder proves every block again.
+                let _ = files.seal();
+            }
+        }
         let tick = self.core.tick();
-        lock(&self.core.index).release(&self.name, self.number, tick, seal);
+        lock(&self.core.index).release(&self.name, self.number, tick);
     }
 }
 

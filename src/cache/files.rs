@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, XattrFlags};
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 
 use super::directory::{CAREFULLY, Directory, PRIVATE_FILE, PUNCH, is_own_file, subdirectory};
@@ -42,14 +42,11 @@ pub(super) struct Footprint {
     pub(super) used: i64,
 }
 
-/// Tells whether a data file is still the one that was looked at, and unchanged since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seal {
-    inode: u64,
-    size: i64,
-    /// Any write, cut or hole changes it.
-    changed: (i64, i64),
-}
+/// Inode number, size and change time of a data file, which any write, cut or hole changes.
+type Seal = [u8; 4 * size_of::<i64>()];
+
+/// The map file's attribute that holds the seal of a data file.
+const SEAL: &str = "user.mongo-backupfs.proven";
 
 impl Files {
     /// Opens the files of `name`; `None` if one of them is missing or not a plain file of ours.
@@ -174,14 +171,32 @@ impl Files {
         self.data.as_fd()
     }
 
-    /// What tells whether the data file changes from now on.
-    pub(super) fn seal(&self) -> io::Result<Seal> {
+    /// Notes that every byte of the data file is proven, for as long as the file does not change.
+    pub(super) fn seal(&self) -> io::Result<()> {
+        let seal = self.current_seal()?;
+        Ok(fs::fsetxattr(&self.map, SEAL, &seal, XattrFlags::empty())?)
+    }
+
+    /// Whether the data file has not changed since it was sealed, by whatever process that was.
+    pub(super) fn is_sealed(&self) -> bool {
+        let mut noted = [0; size_of::<Seal>()];
+        let read = fs::fgetxattr(&self.map, SEAL, &mut noted[..]);
+        read == Ok(noted.len()) && self.current_seal().is_ok_and(|seal| seal == noted)
+    }
+
+    fn current_seal(&self) -> io::Result<Seal> {
         let stat = fs::fstat(&self.data)?;
-        Ok(Seal {
-            inode: stat.st_ino,
-            size: stat.st_size,
-            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
-        })
+        let fields = [
+            stat.st_ino as i64,
+            stat.st_size,
+            stat.st_ctime,
+            stat.st_ctime_nsec as i64,
+        ];
+        let mut seal = [0; size_of::<Seal>()];
+        for (bytes, field) in seal.chunks_exact_mut(size_of::<i64>()).zip(fields) {
+            bytes.copy_from_slice(&field.to_le_bytes());
+        }
+        Ok(seal)
     }
 
     /// Bytes of disk that both files take.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::artifact::CachedArtifact;
 use super::evict::{Candidate, LastUse};
-use super::files::{Footprint, Seal};
+use super::files::Footprint;
 use super::identity::Name;
 
 #[derive(Debug)]
@@ -21,8 +21,6 @@ struct Slot {
     /// Bytes of disk.
     disk: u64,
     last_use: LastUse,
-    /// Set while nobody holds it, if the last holder had proven every block.
-    seal: Option<Seal>,
 }
 
 /// Something that can leave as a whole.
@@ -85,29 +83,22 @@ impl Index {
             number,
             disk: 0,
             last_use,
-            seal: None,
         });
         slot.holder = holder;
         slot.number = number;
         slot.last_use = last_use;
     }
 
-    /// The holder `number` of `name` is gone; `seal` if it had proven every block.
-    pub(super) fn release(&mut self, name: &Name, number: u64, tick: u64, seal: Option<Seal>) {
+    /// The holder `number` of `name` is gone.
+    pub(super) fn release(&mut self, name: &Name, number: u64, tick: u64) {
         if let Some(slot) = self.slots.get_mut(name)
             && slot.number == number
         {
             slot.last_use = LastUse::Tick(tick);
-            slot.seal = seal;
             if slot.disk == 0 {
                 self.slots.remove(name);
             }
         }
-    }
-
-    /// The seal of the last holder of `name`, for the holder that follows.
-    pub(super) fn take_seal(&mut self, name: &Name) -> Option<Seal> {
-        self.slots.get_mut(name)?.seal.take()
     }
 
     /// The holder `number` of `name` found that it takes `disk` bytes.
@@ -149,7 +140,6 @@ impl Index {
             number: 0,
             disk: footprint.disk,
             last_use: LastUse::Earlier(footprint.used),
-            seal: None,
         };
         self.slots.insert(name, slot);
     }
@@ -223,13 +213,13 @@ mod tests {
         index.grow(&a, 1, 5);
         index.shrink(&a, 1, 5);
         index.set(&a, 1, 5);
-        index.release(&a, 1, 3, None);
+        index.release(&a, 1, 3);
         assert_eq!(index.used(), 90);
         assert!(index.is_holder(&a, 2) && !index.is_holder(&a, 1));
         assert_eq!(index.idle()[0].last_use, LastUse::Tick(2));
         index.shrink(&a, 2, 1000);
         assert_eq!(index.used(), 0);
-        index.release(&a, 2, 4, None);
+        index.release(&a, 2, 4);
         assert!(!index.knows(&a));
     }
 

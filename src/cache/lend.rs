@@ -1,8 +1,8 @@
 //! Lending the data file of a whole artifact to the kernel, which then reads it without asking.
 //!
 //! A read that passes by the checksums must find every byte in place, so a file is lent only when
-//! all of its blocks are durable and each was written, or read and found right, by this process;
-//! and no block leaves as long as the file is lent. What the disk does to the bytes after that
+//! all of its blocks are durable and each was written, or read and found right, since the file last
+//! changed; and no block leaves as long as the file is lent. What the disk does to the bytes after that
 //! proof is not noticed: whoever wants each read verified must not borrow.
 
 use std::os::fd::{AsFd, BorrowedFd};

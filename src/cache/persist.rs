@@ -61,18 +61,14 @@ impl CachedArtifact {
             return Ok(());
         };
         // Useless files take space too, until the first block replaces them.
-        let seal = {
-            let mut index = lock(&self.core.index);
-            index.set(name, self.number, footprint.disk);
-            index.take_seal(name)
-        };
+        lock(&self.core.index).set(name, self.number, footprint.disk);
         let Some(files) = Files::open(directory, name, self.identity.salt())? else {
             return Ok(());
         };
         let mut extents = Extents::new(self.geometry);
         if files.load(&self.identity, |block, crc| extents.load(block, crc))? {
             files.touch();
-            if seal.is_some() && files.seal().ok() == seal {
+            if files.is_sealed() {
                 extents.prove_all();
             }
             let lost = footprint.disk.saturating_sub(extents.bytes());

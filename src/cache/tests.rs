@@ -744,12 +744,24 @@ fn what_an_earlier_run_left_is_proven_before_it_is_lent() {
     let cache = open(dir.path());
     store(&cache, &sample);
     drop(cache);
+    let unseal = || {
+        let map = sample.path(dir.path(), "map");
+        rustix::fs::removexattr(map, "user.mongo-backupfs.proven").unwrap();
+    };
+    unseal();
     let cache = open(dir.path());
     let artifact = sample.open(&cache);
     assert!(artifact.lend().is_none());
     wait_until("proven", || artifact.lend().is_some());
     drop((artifact, cache));
+    let cache = open(dir.path());
+    assert!(
+        sample.open(&cache).lend().is_some(),
+        "the proof holds as long as the file does not change"
+    );
+    drop(cache);
     // A reader proves what it reads: then there is nothing left to wait for.
+    unseal();
     let cache = open(dir.path());
     let artifact = sample.open(&cache);
     assert_eq!(sample.readable(&artifact), 41);
