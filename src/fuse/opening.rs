@@ -51,7 +51,7 @@ pub(super) struct Ready {
 /// Programs that read a file once, from its start to its end, in pieces of 128 KiB and more. Asked
 /// for such pieces as they are, we and they need half the processor time that the kernel's pages
 /// cost; smaller pieces are several times slower without the pages.
-const COPYING: [&str; 5] = ["cp", "mv", "install", "cat", "rsync"];
+const COPYING: [&str; 4] = ["cp", "install", "cat", "rsync"];
 /// Below this the way makes no difference, and asking /proc for a name does.
 const WORTH_ASKING: u64 = 4 << 20;
 
