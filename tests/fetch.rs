@@ -958,6 +958,48 @@ async fn parts_in_flight_are_bounded_and_a_dropped_part_makes_room() {
 }
 
 #[tokio::test]
+async fn a_laggard_is_left_at_its_next_missing_byte_once_others_are_known_to_be_faster() {
+    const PART: u64 = 1 << 20;
+    const SENT: u64 = 5000;
+    let object = Object::new(8 * PART as usize);
+    let patient = FetchOptions {
+        idle_timeout: Duration::from_secs(60),
+        slow_window: Duration::from_secs(60),
+        ..options()
+    };
+    let bench = Bench::with(patient, object, |object, request, n| {
+        let honest = Reply::honest(object, request);
+        match n {
+            5 => honest.hang(SENT as usize),
+            6 => honest.drip(SENT as usize, Duration::from_millis(500)),
+            _ => honest,
+        }
+    })
+    .await;
+    for part in 0..5 {
+        bench.read(part * PART..(part + 1) * PART).await.unwrap();
+    }
+    let last = 5 * PART..6 * PART;
+    let read = bench.read(last.clone()).await.unwrap();
+    assert!(read == bench.object.slice(last.clone()));
+    let requests = bench.host.requests();
+    let asked: Option<Vec<_>> = requests[5..].iter().map(|r| r.range()).collect();
+    let asked = asked.unwrap();
+    assert_eq!(asked[..2], [last.clone(), last.start + SENT..last.end]);
+    // Slow, but not silent: what it sent meanwhile is not asked again.
+    let [_, _, third] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert!(
+        third.start > asked[1].start && third.end == last.end,
+        "{asked:?}"
+    );
+    assert_eq!((third.start - asked[1].start) % SENT, 0);
+    assert_eq!(bench.fetcher.stats().bytes(), 6 * PART);
+    assert_eq!(bench.fetcher.stats().retries(), 2);
+}
+
+#[tokio::test]
 async fn an_abandoned_wait_loses_no_bytes() {
     let bench = Bench::new(Object::new(1000), |object, request, _| {
         Reply::honest(object, request).drip(50, Duration::from_millis(10))

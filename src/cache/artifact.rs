@@ -22,6 +22,7 @@ use super::files::Files;
 use super::identity::{Identity, Name};
 use super::lock;
 use super::memory::Reservation;
+use super::slab::{Piece, Slab};
 use super::store::{BLOCK_SIZE, Core};
 
 /// Larger files are read without caching: no common filesystem holds larger ones.
@@ -48,6 +49,9 @@ pub(super) struct State {
     pub(super) extents: Extents,
     /// Accepted, not yet in the data file.
     pub(super) waiting: BTreeMap<u64, Waiting>,
+    /// In the data file, but kept in memory too until somebody reads it. What counts is whether
+    /// `extents` has a block.
+    pub(super) unread: BTreeMap<u64, (Piece, Reservation)>,
     /// Whether the writer knows that something waits.
     pub(super) queued: bool,
     /// How many have borrowed the data file; none of its blocks leaves meanwhile.
@@ -57,14 +61,26 @@ pub(super) struct State {
 }
 
 pub(super) struct Waiting {
-    pub(super) data: Bytes,
+    pub(super) data: Piece,
     pub(super) crc: u32,
-    _memory: Reservation,
+    pub(super) memory: Reservation,
+    /// Whether it was read since it was accepted.
+    pub(super) read: bool,
+}
+
+/// The pieces as one, if all are in memory, side by side.
+fn joined(sources: &[Source]) -> Option<Piece> {
+    let mut pieces = sources.iter().map(|source| match source {
+        Source::Memory(piece) => Some(piece),
+        Source::Disk(..) => None,
+    });
+    let first = pieces.next()??.clone();
+    pieces.try_fold(first, |joined, piece| joined.joined(piece?))
 }
 
 /// Where a block can be read.
 enum Source {
-    Memory(Bytes),
+    Memory(Piece),
     /// On disk, with this CRC32C; whether this process has found it there before.
     Disk(u32, Proven),
 }
@@ -92,6 +108,7 @@ impl CachedArtifact {
             state: Mutex::new(State {
                 extents: Extents::new(geometry),
                 waiting: BTreeMap::new(),
+                unread: BTreeMap::new(),
                 queued: false,
                 lent: 0,
                 proving: false,
@@ -131,44 +148,57 @@ impl CachedArtifact {
         let blocks = self.geometry.blocks_of(range);
         let start = blocks.start * BLOCK_SIZE;
         let wanted = (range.start - start) as usize..(range.end - start) as usize;
-        let (sources, forgettings) = self.sources(&blocks)?;
-        if let [Source::Memory(data)] = &sources[..] {
-            return Some(data.slice(wanted));
-        }
-        let bytes = self.assemble(blocks.start, &sources, forgettings)?;
-        Some(Bytes::from(bytes).slice(wanted))
+        let (sources, forgettings) = self.sources(range, &blocks)?;
+        let piece = match joined(&sources) {
+            Some(piece) => piece,
+            None => self.assemble(blocks.start, &sources, forgettings)?,
+        };
+        Some(piece.slice(wanted).into())
     }
 
-    /// Where each of `blocks` can be read, if all can.
-    fn sources(&self, blocks: &Range<u64>) -> Option<(Vec<Source>, u64)> {
+    /// Where each of `blocks` can be read, if all can. What of them is read to its end within
+    /// `range` need not stay in memory any longer.
+    fn sources(&self, range: &Range<u64>, blocks: &Range<u64>) -> Option<(Vec<Source>, u64)> {
+        let mut let_go = Vec::new();
         let mut state = lock(&self.state);
-        let sources: Option<Vec<Source>> = blocks
-            .clone()
-            .map(|block| match state.waiting.get(&block) {
-                Some(waiting) => Some(Source::Memory(waiting.data.clone())),
+        let state = &mut *state;
+        let mut sources = Vec::with_capacity((blocks.end - blocks.start) as usize);
+        for block in blocks.clone() {
+            let source = match state.waiting.get(&block) {
+                Some(waiting) => Source::Memory(waiting.data.clone()),
                 None => {
-                    let proven = state.extents.is_proven(block);
-                    state
-                        .extents
-                        .crc(block)
-                        .map(|crc| Source::Disk(crc, proven))
+                    let crc = state.extents.crc(block)?;
+                    match state.unread.get(&block) {
+                        Some((data, _)) => Source::Memory(data.clone()),
+                        None => Source::Disk(crc, state.extents.is_proven(block)),
+                    }
                 }
-            })
-            .collect();
-        let sources = sources?;
+            };
+            sources.push(source);
+        }
+        for block in blocks.clone() {
+            if let Some(waiting) = state.waiting.get_mut(&block) {
+                waiting.read = true;
+            }
+            if range.end >= block * BLOCK_SIZE + self.geometry.block_len(block) {
+                let_go.extend(state.unread.remove(&block));
+            }
+        }
         state.extents.touch(blocks, self.core.tick());
         Some((sources, state.extents.forgettings()))
     }
 
     /// The bytes of the blocks from `first` on, verified.
-    fn assemble(&self, first: u64, sources: &[Source], forgettings: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(sources.len() * BLOCK_SIZE as usize);
+    fn assemble(&self, first: u64, sources: &[Source], forgettings: u64) -> Option<Piece> {
+        let blocks = first..first + sources.len() as u64;
+        let len: u64 = blocks.map(|block| self.geometry.block_len(block)).sum();
+        let mut slab = self.slab(len);
         let mut block = first;
         for run in sources.chunk_by(|a, b| a.is_disk() && b.is_disk()) {
             match run {
-                [Source::Memory(data)] => bytes.extend_from_slice(data),
+                [Source::Memory(data)] => slab.append(data),
                 run => {
-                    let damaged = self.read_run(block, run, &mut bytes);
+                    let damaged = self.read_run(block, run, &mut slab);
                     if !damaged.is_empty() {
                         self.forget_damaged(&damaged, forgettings);
                         return None;
@@ -183,18 +213,23 @@ impl CachedArtifact {
             }
             block += run.len() as u64;
         }
-        Some(bytes)
+        Some(slab.split())
     }
 
-    /// Appends the blocks from `first` on to `bytes`, read at once; answers which are damaged.
-    fn read_run(&self, first: u64, run: &[Source], bytes: &mut Vec<u8>) -> Vec<u64> {
-        let start = bytes.len();
+    /// Memory for `len` adjacent bytes of this artifact.
+    pub fn slab(&self, len: u64) -> Slab {
+        self.core.slabs.take(len as usize)
+    }
+
+    /// Appends the blocks from `first` on to `slab`, read at once; answers which are damaged.
+    fn read_run(&self, first: u64, run: &[Source], slab: &mut Slab) -> Vec<u64> {
+        let start = slab.pending();
         let blocks = first..first + run.len() as u64;
         let len = |block| self.geometry.block_len(block) as usize;
         let read = match self.files.get() {
             Some(files) => {
                 let whole = blocks.clone().map(len).sum();
-                files.read(bytes, first * BLOCK_SIZE, whole)
+                files.read(slab, first * BLOCK_SIZE, whole)
             }
             None => Err(io::ErrorKind::NotFound.into()),
         };
@@ -202,7 +237,7 @@ impl CachedArtifact {
             self.core.health.failed("reading", error);
         }
         // What a failed read left out fails to verify.
-        let mut rest = &bytes[start..];
+        let mut rest = &slab.written()[start..];
         let damaged = blocks.zip(run).filter(|(block, source)| {
             let (content, after) = rest.split_at(len(*block).min(rest.len()));
             rest = after;
@@ -242,7 +277,7 @@ impl CachedArtifact {
     pub fn write(
         self: &Arc<Self>,
         block: u64,
-        data: Bytes,
+        data: Piece,
         memory: Reservation,
     ) -> Result<(), Reservation> {
         let whole = !data.is_empty() && data.len() as u64 == self.geometry.block_len(block);
@@ -258,7 +293,8 @@ impl CachedArtifact {
         let waiting = Waiting {
             data,
             crc,
-            _memory: memory,
+            memory,
+            read: false,
         };
         state.waiting.insert(block, waiting);
         let first = !std::mem::replace(&mut state.queued, true);

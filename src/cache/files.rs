@@ -5,7 +5,6 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, XattrFlags};
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
@@ -14,6 +13,7 @@ use super::directory::{CAREFULLY, Directory, PRIVATE_FILE, PUNCH, is_own_file, s
 use super::extents::{Geometry, MapRun};
 use super::identity::{Identity, Name};
 use super::map::{self, ENTRY_LEN, HEADER_LEN};
+use super::slab::{Piece, Slab};
 
 /// Bytes of the map read at once: all of it for an artifact of up to 16 GiB.
 const MAP_CHUNK: usize = 1 << 20;
@@ -109,13 +109,27 @@ impl Files {
         }))
     }
 
-    /// Appends `len` bytes at `offset` to `buffer`; fewer at the end of the file.
-    pub(super) fn read(&self, buffer: &mut Vec<u8>, offset: u64, len: usize) -> io::Result<()> {
-        read_to(&self.data, buffer, offset, len)
+    /// Appends `len` bytes at `offset` to `slab`, which has room for them; fewer at the end of the
+    /// file.
+    pub(super) fn read(&self, slab: &mut Slab, offset: u64, len: usize) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let read = retry_on_intr(|| {
+                slab.fill(|spare| {
+                    let left = &mut spare[..len - done];
+                    pread(&self.data, left, offset + done as u64).map(|(read, _)| read)
+                })
+            })?;
+            if read == 0 {
+                break;
+            }
+            done += read;
+        }
+        Ok(())
     }
 
     /// Writes `blocks` one after the other from `offset` on.
-    pub(super) fn write(&self, blocks: &[Bytes], mut offset: u64) -> io::Result<()> {
+    pub(super) fn write(&self, blocks: &[Piece], mut offset: u64) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block)).collect();
         let mut left = &mut slices[..];
         // Drops leading empty slices.

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// While this much is free nobody waits for memory: larger than what is ever asked at once.
+const PLENTY: usize = 32 << 20;
+
 /// The budget. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -68,6 +71,11 @@ impl Reservation {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.0.num_permits() as u64
+    }
+
+    /// Whether so much of the budget is free that nobody waits for this.
+    pub fn is_dispensable(&self) -> bool {
+        self.0.semaphore().available_permits() >= PLENTY
     }
 
     /// Takes `bytes` (or what is left) out of this reservation into one of its own.

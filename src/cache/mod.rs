@@ -6,7 +6,7 @@
 //! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit, `scan` finds out what
 //! an earlier run left, `health` keeps a sick disk away from readers. `prove` verifies whole
 //! artifacts in the background, `lend` gives their files to the kernel. [`memory`] is the
-//! process-wide budget in bytes.
+//! process-wide budget in bytes, [`slab`] the memory that blocks lie in.
 
 mod artifact;
 mod backlog;
@@ -23,6 +23,7 @@ pub mod memory;
 mod persist;
 mod prove;
 mod scan;
+pub mod slab;
 mod store;
 mod syncer;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use artifact::CachedArtifact;
 pub use lend::Lent;
 pub use memory::{Budget, Reservation};
+pub use slab::{Piece, SLAB_SIZE, Slab};
 pub use store::{BLOCK_SIZE, Cache, CacheStats};
 
 /// Locks, also after a panic elsewhere: every critical section here leaves the state whole.

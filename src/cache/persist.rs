@@ -8,13 +8,12 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bytes::Bytes;
-
 use super::artifact::{CachedArtifact, Waiting};
 use super::extents::{EXTENT_BLOCKS, Extents};
 use super::files::{self, Files};
 use super::lock;
 use super::map::HEADER_LEN;
+use super::slab::Piece;
 use super::store::BLOCK_SIZE;
 
 /// Space of blocks that were written but did not reach the map before a crash is given back when
@@ -27,7 +26,7 @@ const MOST_GAPS: usize = 4096;
 /// Adjacent blocks to write.
 pub(super) struct Run {
     pub(super) first: u64,
-    pub(super) blocks: Vec<Bytes>,
+    pub(super) blocks: Vec<Piece>,
 }
 
 impl Run {
@@ -139,7 +138,8 @@ impl CachedArtifact {
         })
     }
 
-    /// For the writer: `blocks` no longer wait; they were `written` or are given up.
+    /// For the writer: `blocks` no longer wait; they were `written` or are given up. What was read
+    /// ahead stays in memory for its reader, unless others need the memory.
     pub(super) fn settle(&self, blocks: Range<u64>, written: bool) {
         let tick = self.core.tick();
         let mut state = lock(&self.state);
@@ -148,6 +148,9 @@ impl CachedArtifact {
                 && written
             {
                 state.extents.install(block, waiting.crc, tick);
+                if !waiting.read && waiting.memory.is_dispensable() {
+                    state.unread.insert(block, (waiting.data, waiting.memory));
+                }
             }
         }
     }
@@ -156,6 +159,19 @@ impl CachedArtifact {
     pub(super) fn give_up_waiting(&self) {
         let waiting = std::mem::take(&mut lock(&self.state).waiting);
         drop(waiting);
+    }
+
+    /// Gives up the memory that the cache keeps for readers of what is in the data files.
+    pub fn give_up_all_unread(&self) {
+        let held = lock(&self.core.index).held();
+        for artifact in held {
+            artifact.give_up_unread();
+        }
+    }
+
+    fn give_up_unread(&self) {
+        let unread = std::mem::take(&mut lock(&self.state).unread);
+        drop(unread);
     }
 
     /// Makes what is written durable and then says so in the map.
@@ -231,5 +247,6 @@ impl CachedArtifact {
         self.refused.store(true, Relaxed);
         lock(&self.state).extents.clear();
         self.give_up_waiting();
+        self.give_up_unread();
     }
 }

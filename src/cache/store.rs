@@ -23,6 +23,7 @@ use super::health::Health;
 use super::identity::{Identity, Name};
 use super::index::Index;
 use super::prove::{self, Proofs};
+use super::slab::Slabs;
 use super::syncer::{self, Syncs};
 use super::{evict, files, lock, scan, writer};
 use crate::error::{Error, Kind, Result};
@@ -61,6 +62,7 @@ pub(super) struct Core {
     pub(super) proofs: Proofs,
     pub(super) health: Health,
     pub(super) counters: Counters,
+    pub(super) slabs: Slabs,
     ticks: AtomicU64,
 }
 
@@ -111,6 +113,7 @@ impl Cache {
             syncs: Syncs::default(),
             proofs: Proofs::default(),
             counters: Counters::default(),
+            slabs: Slabs::default(),
             ticks: AtomicU64::new(1),
         });
         let (alive, ended) = mpsc::channel();

@@ -72,7 +72,9 @@ impl Sample {
     fn write(&self, artifact: &Arc<CachedArtifact>, block: u64) -> bool {
         let budget = Budget::new(BLOCK_SIZE);
         let memory = budget.try_reserve(BLOCK_SIZE).unwrap();
-        artifact.write(block, self.block(block), memory).is_ok()
+        artifact
+            .write(block, self.block(block)[..].into(), memory)
+            .is_ok()
     }
 
     fn fill(&self, artifact: &Arc<CachedArtifact>) {
@@ -208,11 +210,48 @@ async fn memory_is_given_back_when_blocks_are_written() {
     let budget = Budget::new(4 * BLOCK_SIZE);
     for block in 0..64 {
         let memory = budget.reserve(BLOCK_SIZE).await;
-        artifact.write(block, sample.block(block), memory).unwrap();
+        artifact
+            .write(block, sample.block(block)[..].into(), memory)
+            .unwrap();
     }
     cache.flush().await;
     assert_eq!(budget.used(), 0);
     assert_eq!(sample.readable(&artifact), 64);
+}
+
+#[tokio::test]
+async fn what_is_read_ahead_stays_in_memory_until_it_is_read_or_others_need_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path());
+    let sample = Sample::new(30, 4 * BLOCK_SIZE);
+    let artifact = sample.open(&cache);
+    let budget = Budget::new(1 << 30);
+    let mut slab = artifact.slab(4 * BLOCK_SIZE);
+    for block in 0..4 {
+        slab.append(&sample.block(block));
+        let memory = budget.reserve(BLOCK_SIZE).await;
+        artifact.write(block, slab.split(), memory).unwrap();
+    }
+    // Read while it waits: it need not stay.
+    artifact.read(0).unwrap();
+    cache.flush().await;
+    assert_eq!(budget.used(), 3 * BLOCK_SIZE);
+    // The disk is not asked, and adjacent blocks come as they lie in memory.
+    let data = sample.path(dir.path(), "data");
+    let whole = fs::read(&data).unwrap();
+    fs::write(&data, vec![0; whole.len()]).unwrap();
+    let size = BLOCK_SIZE as usize;
+    let read = artifact.read_range(&(BLOCK_SIZE..3 * BLOCK_SIZE - 1));
+    assert_eq!(read.unwrap(), whole[size..3 * size - 1]);
+    assert_eq!(
+        budget.used(),
+        2 * BLOCK_SIZE,
+        "a block read to its end leaves"
+    );
+    artifact.give_up_all_unread();
+    assert_eq!(budget.used(), 0);
+    fs::write(&data, &whole).unwrap();
+    assert_eq!(sample.readable(&artifact), 4);
 }
 
 #[tokio::test]

@@ -87,6 +87,7 @@ impl Attempts {
             })?;
             let start = Instant::now();
             self.shared.paused().await;
+            let sent = Instant::now();
             let answer = self.shared.get(&lease.link, wanted, pinned).await;
             self.spent += start.elapsed();
             let mut answer = match answer {
@@ -106,6 +107,7 @@ impl Attempts {
             match judge(status, answer.headers(), code.as_deref()) {
                 Verdict::Accept(learnt) => {
                     links.worked(&lease);
+                    self.shared.sizing().answered(sent.elapsed());
                     return Ok(Accepted {
                         answer,
                         learnt,

@@ -1,12 +1,12 @@
 //! One account's data client: its options, its limits, and one request with its redirects.
 //!
-//! [`Fetcher`] owns the limit of requests in flight, a pause that a store may ask for, and the
-//! connections of `pool`.
+//! [`Fetcher`] owns the limit of requests in flight, a pause that a store may ask for, what was
+//! measured on the way to the store, and the connections of `pool`. Two locks, never held together.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{
@@ -21,6 +21,7 @@ use super::part::Part;
 use super::pool::{self, Pool, To};
 use super::probe::{self, Probe};
 use super::redirect::{self, MOST_HOPS};
+use super::sizing::{MOST_PARTS, Plan, Sizing};
 use super::stats::FetchStats;
 use crate::error::{Error, Kind, Result};
 use crate::links::Links;
@@ -60,7 +61,7 @@ impl Default for FetchOptions {
             min_rate: 16 << 10,
             slow_window: Duration::from_secs(30),
             retry_budget: Duration::from_secs(120),
-            in_flight: 16,
+            in_flight: MOST_PARTS as usize,
         }
     }
 }
@@ -78,6 +79,7 @@ pub(super) struct Shared {
     pub(super) probes: Arc<Semaphore>,
     pool: Pool,
     pause: Mutex<Option<Instant>>,
+    sizing: Mutex<Sizing>,
 }
 
 impl Fetcher {
@@ -91,6 +93,7 @@ impl Fetcher {
                 probes: Arc::new(Semaphore::new(PROBES_IN_FLIGHT)),
                 pool: Pool::new(&options)?,
                 pause: Mutex::default(),
+                sizing: Mutex::default(),
                 options,
             }),
         })
@@ -108,6 +111,12 @@ impl Fetcher {
     /// Nothing is sent before the first [`Part::next`]; dropping the part ends its request.
     pub fn part(&self, links: Arc<Links>, validator: Arc<Validator>, range: Range<u64>) -> Part {
         Part::new(Arc::clone(&self.shared), links, validator, range)
+    }
+
+    /// How long reads should be cut into parts, and how much should be under way, by what was
+    /// measured lately; `room` is the memory there is for one of them, in bytes.
+    pub fn plan(&self, room: u64) -> Plan {
+        self.shared.sizing().plan(room)
     }
 
     /// What was done so far.
@@ -184,6 +193,11 @@ impl Shared {
                 ))
             }
         }
+    }
+
+    /// What was measured.
+    pub(super) fn sizing(&self) -> MutexGuard<'_, Sizing> {
+        self.sizing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All requests of this account wait for `wait` from now: the store asked for it.

@@ -1,6 +1,6 @@
 //! The only place that reads artifact bytes over HTTP.
 //!
-//! [`validate`], [`retry`] and the rules of [`redirect`] are pure; [`client`] sends; [`part`] keeps
+//! [`validate`], [`retry`], [`sizing`] and the rules of [`redirect`] are pure; [`client`] sends; [`part`] keeps
 //! a range flowing; [`probe`] asks what there is. What leaves this module is exactly the bytes of
 //! the pinned version, or an error that names no address.
 
@@ -11,10 +11,12 @@ mod pool;
 pub mod probe;
 pub mod redirect;
 pub mod retry;
+pub mod sizing;
 pub mod stats;
 pub mod validate;
 
 pub use client::{FetchOptions, Fetcher};
 pub use part::Part;
 pub use probe::Probe;
+pub use sizing::Plan;
 pub use stats::FetchStats;

@@ -2,7 +2,8 @@
 //!
 //! [`Part`] owns the body it reads and the position of the first byte it has not delivered. Every
 //! interruption (a cut, a reset, silence, a crawl, a passing failure, an expired link) ends in a
-//! new request from there, as long as the retry budget allows.
+//! new request from there, as long as the retry budget allows. So does a connection that lags far
+//! behind its fellows: what it still owes is asked of another one, never of both.
 
 use std::fmt;
 use std::ops::Range;
@@ -25,6 +26,12 @@ use crate::model::Validator;
 /// How long the end of a complete body is waited for, so that its connection can be used again.
 pub(super) const END_WAIT: Duration = Duration::from_millis(250);
 
+/// How long a connection may lag behind the others before it is given up.
+const LAG_WINDOW: Duration = Duration::from_secs(2);
+
+/// Connections that one part gives up for lagging; the next one is good enough.
+const MOST_LAGGARDS: u32 = 2;
+
 /// A range being fetched. Whoever polls [`Part::next`] drives it; dropping it ends its request.
 pub struct Part {
     shared: Arc<Shared>,
@@ -36,6 +43,8 @@ pub struct Part {
     flow: Option<Flow>,
     /// The last flow was given up for its pace, with its bytes delivered.
     crawled: bool,
+    /// Flows given up because others were much faster.
+    laggards: u32,
     over: bool,
 }
 
@@ -43,7 +52,12 @@ pub struct Part {
 struct Flow {
     answer: Response,
     body: validate::Body,
+    /// When its head came, and how many bytes since.
+    since: Instant,
+    carried: u64,
     pace: Pace,
+    /// What is expected of it beside the others, if that is known.
+    lag: Option<Pace>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -63,6 +77,7 @@ impl Part {
             missing: range,
             flow: None,
             crawled: false,
+            laggards: 0,
         }
     }
 
@@ -103,29 +118,61 @@ impl Part {
                 }
             };
             let start = Instant::now();
-            let idle = self.shared.options.idle_timeout;
+            let idle = match flow.lag {
+                Some(_) => self.shared.options.idle_timeout.min(LAG_WINDOW),
+                None => self.shared.options.idle_timeout,
+            };
             let piece = tokio::time::timeout(idle, flow.answer.chunk()).await;
             let wait = start.elapsed();
             let interruption = match piece {
                 Ok(Ok(Some(piece))) if piece.is_empty() => continue,
                 Ok(Ok(Some(piece))) => {
-                    let slow = flow.pace.is_slow(wait, piece.len() as u64);
+                    let bytes = piece.len() as u64;
+                    flow.carried += bytes;
+                    let slow = flow.pace.is_slow(wait, bytes);
+                    let lags = flow
+                        .lag
+                        .as_mut()
+                        .is_some_and(|lag| lag.is_slow(wait, bytes));
                     let piece = self.take(wait, piece);
-                    if slow && !self.missing.is_empty() {
-                        self.flow = None;
-                        self.crawled = true;
+                    if (slow || lags) && !self.missing.is_empty() {
+                        self.give_up_flow();
+                        self.crawled = slow;
+                        self.overtaken(lags);
                     }
                     return Ok(Some(piece));
+                }
+                Err(_) if flow.lag.is_some() => {
+                    self.attempts.gained(wait, 0);
+                    self.give_up_flow();
+                    self.overtaken(true);
+                    continue;
                 }
                 Ok(Ok(None)) => "the store ended the body too early",
                 Ok(Err(_)) => "the connection to the store broke off",
                 Err(_) => "the store fell silent",
             };
             self.attempts.gained(wait, 0);
-            self.flow = None;
+            self.give_up_flow();
             self.interrupted(interruption).await?;
         }
         Ok(None)
+    }
+
+    /// Ends the flow before its range is complete. What is missing will be asked anew.
+    fn give_up_flow(&mut self) {
+        if let Some(flow) = self.flow.take() {
+            flow.measure(&self.shared);
+        }
+    }
+
+    /// Notes whether the flow just given up lagged behind others: that is nobody's failure, so the
+    /// next one begins at once.
+    fn overtaken(&mut self, lagged: bool) {
+        if lagged {
+            self.laggards += 1;
+            self.shared.stats.retries.add(1);
+        }
     }
 
     async fn interrupted(&mut self, why: &str) -> Result<()> {
@@ -147,13 +194,14 @@ impl Part {
         self.shared.stats.bytes.add(length);
         if self.missing.is_empty()
             && let Some(flow) = self.flow.take()
-            && flow.body == validate::Body::Exact
         {
-            match surplus {
-                true => self.shared.stats.protocol_errors.add(1),
-                false => {
+            flow.measure(&self.shared);
+            match flow.body {
+                validate::Body::Exact if surplus => self.shared.stats.protocol_errors.add(1),
+                validate::Body::Exact => {
                     tokio::spawn(flow.end(Arc::clone(&self.shared)));
                 }
+                validate::Body::Longer => {}
             }
         }
         piece
@@ -162,6 +210,10 @@ impl Part {
     async fn open(&mut self) -> Result<Flow> {
         let options = &self.shared.options;
         let pace = Pace::new(options.min_rate, options.slow_window);
+        let usual = self.shared.sizing().lagging();
+        let lag = usual
+            .filter(|_| self.laggards < MOST_LAGGARDS)
+            .map(|rate| Pace::new(rate, LAG_WINDOW));
         let (wanted, pinned) = (&self.missing, &*self.validator);
         let Accepted {
             answer,
@@ -181,13 +233,21 @@ impl Part {
         Ok(Flow {
             answer,
             body: learnt,
+            since: Instant::now(),
+            carried: 0,
             pace,
+            lag,
             _slot: slot,
         })
     }
 }
 
 impl Flow {
+    /// Notes how fast it was.
+    fn measure(&self, shared: &Shared) {
+        shared.sizing().carried(self.since.elapsed(), self.carried);
+    }
+
     /// Reads the end of a complete body. If bytes come instead, or nothing in time, the connection
     /// is dropped.
     async fn end(mut self, shared: Arc<Shared>) {

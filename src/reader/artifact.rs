@@ -1,8 +1,7 @@
 //! One open artifact version: brings each missing block once, for all its readers.
 //!
-//! A *flight* is one range request under way, run by its own task so that it outlives the read
-//! that caused it. Bytes become blocks as they arrive; each block goes to the cache at once, which
-//! serves it from memory until it is durable. Memory is reserved from the process-wide budget
+//! A *flight* (`flight`) is one range request under way. Bytes become blocks as they arrive; each
+//! block goes to the cache at once, which serves it from memory until it is durable. Memory is reserved from the process-wide budget
 //! before a flight starts and travels with each block until the cache lets go of it: that is what
 //! slows the network down to the speed of a slow disk.
 //!
@@ -17,11 +16,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
+use super::flight::{Crew, Flight, await_block};
 use super::share::Lot;
 use super::{ArtifactSpec, blocks_of, lock};
-use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Lent, Reservation};
+use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Lent, Piece, Reservation};
 use crate::error::{Error, Kind, Result};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Part, Plan};
 use crate::links::Links;
 use crate::model::{ArtifactKey, Validator};
 
@@ -38,33 +38,24 @@ pub struct Artifact {
     validator: Arc<Validator>,
     links: Arc<Links>,
     fetcher: Fetcher,
-    cached: Arc<CachedArtifact>,
+    pub(super) cached: Arc<CachedArtifact>,
     budget: Budget,
     /// Its part in the memory for reading ahead.
     lot: Lot,
     runtime: Runtime,
     /// Which flight brings a block. A block is here from before its flight starts until after it
     /// is servable or the flight has failed.
-    flights: Mutex<HashMap<u64, watch::Receiver<Flight>>>,
+    pub(super) flights: Mutex<HashMap<u64, watch::Receiver<Flight>>>,
     /// Blocks that the cache could not take: each is kept until it was read to its end, and only
     /// the newest few.
-    kept: Mutex<BTreeMap<u64, (Bytes, Reservation)>>,
+    kept: Mutex<BTreeMap<u64, (Piece, Reservation)>>,
     /// Why this version can be read no more.
-    broken: OnceLock<Error>,
-    fetched: AtomicU64,
+    pub(super) broken: OnceLock<Error>,
+    pub(super) fetched: AtomicU64,
 }
 
 /// Most blocks kept in memory when the cache takes none: 8 MiB.
 const KEPT_BLOCKS: usize = 64;
-
-/// How far a flight has come.
-#[derive(Debug, Default)]
-struct Flight {
-    /// Blocks before this one have landed.
-    landed: u64,
-    /// Why it ended early.
-    failed: Option<Error>,
-}
 
 /// Bytes for a reader.
 #[derive(Debug)]
@@ -163,7 +154,7 @@ impl Artifact {
     /// Starts to bring what is missing of `wanted`, waiting only for memory.
     pub(super) async fn demand(self: &Arc<Self>, wanted: &Range<u64>) {
         for run in self.missing(&blocks_of(wanted), DEMAND_PART) {
-            let reservation = self.budget.reserve(self.bytes_of(&run)).await;
+            let reservation = self.reserve(self.bytes_of(&run)).await;
             self.launch(run, reservation);
         }
     }
@@ -175,7 +166,7 @@ impl Artifact {
             return None;
         }
         for run in self.missing(&blocks_of(ahead), part) {
-            match self.budget.try_reserve(self.bytes_of(&run)) {
+            match self.try_reserve(self.bytes_of(&run)) {
                 Some(reservation) => drop(self.launch(run, reservation)),
                 None => return Some(run.start * BLOCK_SIZE),
             }
@@ -223,7 +214,7 @@ impl Artifact {
         }
         let rest = block..blocks_of(wanted).end;
         let run = self.missing(&rest, DEMAND_PART).into_iter().next()?;
-        let reservation = self.budget.reserve(self.bytes_of(&run)).await;
+        let reservation = self.reserve(self.bytes_of(&run)).await;
         self.launch(run, reservation)
             .filter(|flight| flight.borrow().landed <= block)
     }
@@ -249,8 +240,41 @@ impl Artifact {
         runs
     }
 
-    fn bytes_of(&self, blocks: &Range<u64>) -> u64 {
+    /// Bytes of `blocks`.
+    pub(super) fn bytes_of(&self, blocks: &Range<u64>) -> u64 {
         (blocks.end * BLOCK_SIZE).min(self.size()) - blocks.start * BLOCK_SIZE
+    }
+
+    /// How to read ahead on the way to its store with at most `room` bytes.
+    pub(super) fn plan(&self, room: u64) -> Plan {
+        self.fetcher.plan(room)
+    }
+
+    /// A request for `blocks`.
+    pub(super) fn part(&self, blocks: &Range<u64>) -> Part {
+        let start = blocks.start * BLOCK_SIZE;
+        let range = start..start + self.bytes_of(blocks);
+        let (links, validator) = (self.links.clone(), self.validator.clone());
+        self.fetcher.part(links, validator, range)
+    }
+
+    /// Memory for `bytes` that a reader waits for.
+    async fn reserve(&self, bytes: u64) -> Reservation {
+        match self.budget.try_reserve(bytes) {
+            Some(reservation) => reservation,
+            None => {
+                self.cached.give_up_all_unread();
+                self.budget.reserve(bytes).await
+            }
+        }
+    }
+
+    /// Memory for `bytes` that a reader may want later, if there is any to spare.
+    fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
+        self.budget.try_reserve(bytes).or_else(|| {
+            self.cached.give_up_all_unread();
+            self.budget.try_reserve(bytes)
+        })
     }
 
     /// Starts flights for those blocks of `run` that nobody else has begun to bring meanwhile.
@@ -292,7 +316,8 @@ impl Artifact {
         first
     }
 
-    fn keep(&self, block: u64, bytes: Bytes, memory: Reservation) {
+    /// Keeps a block that the cache did not take.
+    pub(super) fn keep(&self, block: u64, bytes: Piece, memory: Reservation) {
         let mut kept = lock(&self.kept);
         kept.insert(block, (bytes, memory));
         while kept.len() > KEPT_BLOCKS {
@@ -301,7 +326,7 @@ impl Artifact {
     }
 
     /// `part` of a kept block; the block is let go once its end was read.
-    fn take_kept(&self, block: u64, part: Range<u64>) -> Option<Bytes> {
+    fn take_kept(&self, block: u64, part: Range<u64>) -> Option<Piece> {
         let mut kept = lock(&self.kept);
         let (bytes, _) = kept.get(&block)?;
         let slice = bytes.slice(part.start as usize..part.end as usize);
@@ -309,86 +334,5 @@ impl Artifact {
             kept.remove(&block);
         }
         Some(slice)
-    }
-}
-
-/// Waits until `block` has landed or its flight is over.
-async fn await_block(mut flight: watch::Receiver<Flight>, block: u64) -> Result<()> {
-    let outcome = flight
-        .wait_for(|f| f.landed > block || f.failed.is_some())
-        .await;
-    match outcome.as_deref() {
-        Ok(Flight { landed, .. }) if *landed > block => Ok(()),
-        Ok(Flight {
-            failed: Some(error),
-            ..
-        }) => Err(error.duplicate()),
-        // The flight's task is gone without a word: it panicked.
-        Ok(_) | Err(_) => Err(Error::new(Kind::Internal, "a download ended unexpectedly")),
-    }
-}
-
-/// The task of one flight. Dropping it, also by a panic, takes its blocks off the board.
-struct Crew {
-    artifact: Arc<Artifact>,
-    /// Blocks not landed yet.
-    left: Range<u64>,
-    progress: watch::Sender<Flight>,
-}
-
-impl Crew {
-    async fn fly(mut self, memory: Reservation) {
-        if let Err(error) = self.bring(memory).await {
-            if matches!(error.kind(), Kind::Changed | Kind::Expired) {
-                // Only the first reason is kept; later ones follow from it.
-                let _ = self.artifact.broken.set(error.duplicate());
-            }
-            self.progress
-                .send_modify(|flight| flight.failed = Some(error));
-        }
-    }
-
-    async fn bring(&mut self, mut memory: Reservation) -> Result<()> {
-        let artifact = self.artifact.clone();
-        let start = self.left.start * BLOCK_SIZE;
-        let range = start..start + artifact.bytes_of(&self.left);
-        let mut part =
-            artifact
-                .fetcher
-                .part(artifact.links.clone(), artifact.validator.clone(), range);
-        let mut block = BytesMut::new();
-        while let Some(mut chunk) = part.next().await? {
-            artifact.fetched.fetch_add(chunk.len() as u64, Relaxed);
-            while !chunk.is_empty() {
-                let whole = artifact.bytes_of(&(self.left.start..self.left.start + 1)) as usize;
-                block.reserve(whole - block.len());
-                let taken = chunk.split_to(chunk.len().min(whole - block.len()));
-                block.extend_from_slice(&taken);
-                if block.len() == whole {
-                    self.land(block.split().freeze(), memory.split(whole as u64));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn land(&mut self, bytes: Bytes, memory: Reservation) {
-        let block = self.left.start;
-        if let Err(memory) = self.artifact.cached.write(block, bytes.clone(), memory) {
-            self.artifact.keep(block, bytes, memory);
-        }
-        self.left.start += 1;
-        lock(&self.artifact.flights).remove(&block);
-        self.progress
-            .send_modify(|flight| flight.landed = block + 1);
-    }
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        let mut flights = lock(&self.artifact.flights);
-        for block in self.left.clone() {
-            flights.remove(&block);
-        }
     }
 }

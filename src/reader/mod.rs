@@ -9,6 +9,7 @@
 //! are never held together, and none across an await.
 
 pub mod artifact;
+mod flight;
 pub mod pattern;
 mod share;
 pub mod stream;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::cache::{BLOCK_SIZE, Budget, Cache};
 use crate::error::Result;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Plan};
 use crate::links::Links;
 use crate::model::{ArtifactKey, Validator};
 
@@ -36,9 +37,6 @@ use share::{Commons, Lot};
 use stream::Ahead;
 use turnout::Ballot;
 use window::Bounds;
-
-/// The largest request, in bytes.
-const PART: u64 = 8 << 20;
 
 /// What to open.
 #[derive(Debug)]
@@ -196,8 +194,10 @@ impl Handle {
                 true => self.artifact.lot().share(ballot),
                 false => self.artifact.lot().room(),
             };
-            let bounds = Bounds { room, part: PART };
-            pattern.observe(read, bounds)
+            // More than fills the way to the store would only take memory.
+            let Plan { part, depth } = self.artifact.plan(room);
+            let room = room.min(depth);
+            pattern.observe(read, Bounds { room, part })
         };
         let Some(Ahead { ranges, part }) = ahead else {
             return;
