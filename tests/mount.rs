@@ -483,6 +483,8 @@ fn attributes_follow_the_size_protocol() {
     assert_eq!(short, Err(rustix::io::Errno::RANGE));
     let unknown = rustix::fs::getxattr(&file, "user.nothing", &mut value);
     assert_eq!(unknown, Err(rustix::io::Errno::NODATA));
+    let foreign = rustix::fs::getxattr(&file, "security.selinux", &mut value);
+    assert_eq!(foreign, Err(rustix::io::Errno::OPNOTSUPP));
     let mut names = vec![0; 4096];
     let length = rustix::fs::listxattr(&file, &mut names).unwrap();
     let names = String::from_utf8(names[..length].to_vec()).unwrap();

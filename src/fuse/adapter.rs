@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use super::convert::{self, GENERATION};
@@ -25,6 +25,8 @@ use super::terms;
 use crate::error::{Error, Kind, Result};
 use crate::fs::Fs;
 
+/// The only extended attributes that exist (xattr(7)).
+const USER_NAMESPACE: &[u8] = b"user.";
 /// Longest name of a path component, in bytes.
 const NAME_MAX: u32 = 255;
 
@@ -111,6 +113,7 @@ impl Filesystem for Adapter {
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
         self.service.notice(|service| {
             service.sizes.forget(ino.0);
+            service.directories.forget(ino.0);
             service.fs.forget(ino.0, count);
         });
     }
@@ -231,9 +234,15 @@ impl Filesystem for Adapter {
             "opendir",
             request,
             ino,
-            async move { fs.opendir(ino.0).await },
-            |_, result| match result {
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            async move {
+                let handle = fs.opendir(ino.0).await?;
+                Ok((handle, fs.directory(handle)?))
+            },
+            move |service, result| match result {
+                Ok((handle, children)) => {
+                    let flags = service.directories.open(ino.0, &children);
+                    reply.opened(FileHandle(handle), flags);
+                }
                 Err(errno) => reply.error(errno),
             },
         );
@@ -304,7 +313,10 @@ impl Filesystem for Adapter {
                 fs.releasedir(handle.0);
                 Ok(())
             },
-            |_, result| empty(reply, result),
+            move |service, result| {
+                service.directories.close(ino.0);
+                empty(reply, result);
+            },
         );
     }
 
@@ -333,6 +345,11 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
+        // Labels, capabilities and access lists: there are none anywhere here, which is more than
+        // that this file has none, and lets ls and its like stop asking.
+        if !name.as_encoded_bytes().starts_with(USER_NAMESPACE) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let fs = self.fs();
         let name = name.to_str().map(str::to_owned);
         self.serve(

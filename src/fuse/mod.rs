@@ -2,11 +2,12 @@
 //!
 //! [`Session`] is a mounted filesystem being served. `adapter` translates requests (`convert`,
 //! `listing` and `opening` are its parts), `serve` runs them, `interrupts` watches their callers,
-//! `sizes` keeps the kernel's idea of file sizes exact, `iomode` the ways by which it reads
-//! apart, `terms` agrees on it all.
+//! `sizes` keeps the kernel's idea of file sizes exact, `directories` that of listings, `iomode`
+//! the ways by which it reads apart, `terms` agrees on it all.
 
 mod adapter;
 mod convert;
+mod directories;
 mod interrupts;
 mod iomode;
 mod listing;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::adapter::Adapter;
+use self::directories::Directories;
 use self::interrupts::Interrupts;
 use self::serve::Service;
 use self::sizes::Sizes;
@@ -67,6 +69,7 @@ impl Session {
             interrupts: Interrupts::start(&runtime),
             runtime,
             sizes: Sizes::default(),
+            directories: Directories::default(),
             ways: Mutex::default(),
             stopping: stopping.clone(),
             owner: (

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::convert;
+use super::directories::Directories;
 use super::interrupts::Interrupts;
 use super::iomode::Ways;
 use super::opening::Backing;
@@ -48,6 +49,8 @@ pub(super) struct Service {
     pub(super) interrupts: Interrupts,
     /// Sizes told to the kernel.
     pub(super) sizes: Sizes,
+    /// Directories kept by the kernel.
+    pub(super) directories: Directories,
     /// By which way the kernel reads each open file.
     pub(super) ways: Mutex<Ways<Backing>>,
     /// Cancelled when the shutdown begins.
