@@ -40,7 +40,7 @@ def read_random(path, original, count, size, jobs, seed):
             latencies[number] = time.monotonic() - start
 
     seconds, cpu = timed([threading.Thread(target=work) for _ in range(jobs)])
-    for offset, piece in zip(offsets, pieces):
+    for offset, piece in zip(offsets, pieces, strict=True):
         if piece != os.pread(source, size, offset):
             wrong.append(offset)
     return {"seconds": seconds, "cpu": cpu, "latencies": latencies, "wrong": len(wrong)}

@@ -1,9 +1,15 @@
-"""What a run says: a table for people, JSON for programs."""
+"""What a run says: a table for people, JSON for programs.
+
+    report.py FILE.json
+
+prints the tables of docs/performance.md from what `scripts/bench --json` wrote.
+"""
 
 import json
 import os
 import platform
 import subprocess
+import sys
 from statistics import median
 
 COLUMNS = (
@@ -16,7 +22,9 @@ COLUMNS = (
 def medians(samples):
     """The median value by system."""
     return {
-        system: median(sample["value"] for sample in taken) for system, taken in samples.items() if taken
+        system: median(sample["value"] for sample in taken)
+        for system, taken in samples.items()
+        if taken
     }
 
 
@@ -24,6 +32,11 @@ def shown(samples, member):
     """The median of a member, if it was measured."""
     values = [sample[member] for sample in samples if sample.get(member) is not None]
     return median(values) if values else None
+
+
+def digits(values):
+    """How many decimals are worth showing."""
+    return 0 if median(values) >= 100 else 1 if median(values) >= 10 else 2
 
 
 def table(row, samples, failures, goals):
@@ -36,7 +49,7 @@ def table(row, samples, failures, goals):
             continue
         values = [sample["value"] for sample in taken]
         line = f"  {system:16}" + "".join(
-            f"{number:>10.{1 if median(values) < 100 else 0}f}"
+            f"{number:>10.{digits(values)}f}"
             for number in (median(values), min(values), max(values))
         )
         for member, _, form in COLUMNS:
@@ -74,9 +87,9 @@ def machine():
 
 def revision():
     """The commit that is measured, if that is known."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], capture_output=True, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    here = os.path.dirname(__file__)
+    done = subprocess.run(command, capture_output=True, check=False, cwd=here)
     return done.stdout.decode().strip()
 
 
@@ -86,3 +99,40 @@ def write_json(path, about, rows):
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file, indent=1)
         file.write("\n")
+
+
+def markdown(document):
+    """The tables of a run: first the goals, then each row."""
+    yield "| work | measured | goal | |"
+    yield "|---|---|---|---|"
+    for row in document["rows"].values():
+        for goal in row["goals"]:
+            value = "not measured" if goal["value"] is None else f"{goal['value']:.2f}"
+            mark = {True: "reached", False: "**missed**", None: ""}[goal["reached"]]
+            yield f"| {row['title']} | {value} {goal['text']} | {goal['bound']} | {mark} |"
+    for row in document["rows"].values():
+        yield f"\n**{row['title']}** ({row['unit']})\n"
+        yield "| system | median | least | most | CPU s/GB | fetched / delivered | RSS MiB |"
+        yield "|---|---|---|---|---|---|---|"
+        for system, samples in row["samples"].items():
+            if samples:
+                yield "| " + " | ".join([system, *cells(samples)]) + " |"
+        for system, why in row["failures"].items():
+            yield f"| {system} | failed: {why} | | | | | |"
+
+
+def cells(samples):
+    """Median, least, most, and the columns that were measured."""
+    values = [sample["value"] for sample in samples]
+    for number in (median(values), min(values), max(values)):
+        yield f"{number:.{digits(values)}f}"
+    for member, _, form in COLUMNS:
+        value = shown(samples, member)
+        if member == "rss" and value is not None:
+            value /= 1 << 20
+        yield form.format(value) if value is not None else ""
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as written:
+        print(*markdown(json.load(written)), sep="\n")

@@ -4,6 +4,7 @@ A row measures one sample of one system at a time; `Samples` are medians over th
 is a dictionary: `value` in the row's unit, and what else is known of it.
 """
 
+import hashlib
 import http.client
 import os
 import time
@@ -83,7 +84,9 @@ def copy(path, bytes_wanted, size):
     """`cp` to nowhere, or of the beginning only."""
     if bytes_wanted >= size:
         return run(["cp", path, "/dev/null"])
-    return run(["dd", f"if={path}", "of=/dev/null", "bs=1M", f"count={bytes_wanted >> 20}", "status=none"])
+    return run(
+        ["dd", f"if={path}", "of=/dev/null", "bs=1M", f"count={bytes_wanted >> 20}", "status=none"]
+    )
 
 
 def compare(path, artifact):
@@ -155,7 +158,9 @@ class ColdUnshaped(Cold):
         cpu = median(sample["cpu_s_per_gb"] for sample in samples) if samples else None
         fetched = max(sample["fetched_ratio"] for sample in samples) if samples else None
         return [
-            Goal("x the fastest peer mount", ratio(us, max(filter(None, mounts), default=None)), 1.5),
+            Goal(
+                "x the fastest peer mount", ratio(us, max(filter(None, mounts), default=None)), 1.5
+            ),
             Goal("x a bare parallel download to disk", ratio(us, medians.get(Bare.name)), 0.8),
             Goal("CPU s/GB all together", cpu, most=1.2),
             Goal("bytes fetched / bytes delivered", fetched, most=1.005),
@@ -442,9 +447,16 @@ class EightReaders(Row):
 
 
 class Listing(Row):
-    """`ls -lR` of a tree that was listed before."""
+    """`ls -lR` of a tree that was listed before, and `ls -l` of its long directories.
 
-    key, title, unit = "list", "ls -lR of 100 000 files, listing cached", "entries/s"
+    Every file lies in two directories of its own: backup and shard.
+    """
+
+    key, title, unit = (
+        "list",
+        "ls -lR of 100 000 backups of a file each, listing cached",
+        "entries/s",
+    )
     files, clusters = 100_000, 10
 
     def measure(self, system):
@@ -456,35 +468,114 @@ class Listing(Row):
         )
         try:
             with system.mounted(UNSHAPED, None, clouds=clouds) as mount:
-                first = self.list(mount.path)
-                calls = clouds.bill()["calls"]
+                first = self.list(self.files, "-lR", mount.path)
+                calls = sum(clouds.bill()["calls"].values())
                 before = mount.cpu()
-                again = self.list(mount.path)
+                again = self.list(self.files, "-lR", mount.path)
+                flat = self.list(0, "-l", *(mount.path / "atlas").iterdir())
                 return {
                     "value": again["entries"] / again["seconds"],
-                    "entries": again["entries"],
-                    "files": again["files"],
-                    "first_seconds": first["seconds"],
+                    "first": first["entries"] / first["seconds"],
+                    "flat": flat["entries"] / flat["seconds"],
                     "calls": calls,
-                    "calls_again": clouds.bill()["calls"],
+                    "calls_again": sum(clouds.bill()["calls"].values()) - calls,
                     "cpu": again["cpu"] + mount.cpu() - before,
                     "rss": mount.peak_rss(),
                 }
         finally:
             clouds.end()
 
-    def list(self, root):
-        """Lists everything below `root`."""
-        done = run(["ls", "-lR", root])
+    def list(self, files_wanted, *words):
+        """Lists directories."""
+        done = run(["ls", *words])
         kinds = [line[:1] for line in done.output.splitlines()]
         files = kinds.count(b"-")
-        if files < self.files:
-            raise Failure(f"ls shows {files} files of {self.files}")
         entries = files + kinds.count(b"d") + kinds.count(b"l")
-        return {"seconds": done.seconds, "cpu": done.cpu, "entries": entries, "files": files}
+        if files < files_wanted or entries < self.files:
+            raise Failure(f"ls shows {entries} entries, {files} of them files")
+        return {"seconds": done.seconds, "cpu": done.cpu, "entries": entries}
 
     def goals(self, medians, samples):
-        return [Goal("entries/s", medians.get(US), 100_000)]
+        flat = median(sample["flat"] for sample in samples) if samples else None
+        calls = max(sample["calls_again"] for sample in samples) if samples else None
+        return [
+            Goal("entries/s of ls -lR", medians.get(US), 100_000),
+            Goal("entries/s of ls -l in the long directories", flat, 100_000),
+            Goal("calls of the provider while it is cached", calls, most=0),
+        ]
+
+
+class HugeCache(Row):
+    """Mounting on a cache directory that earlier mounts have filled."""
+
+    key, title, unit = "huge-cache", "mount on a cache of 1 000 000 blocks", "seconds"
+    artifacts, blocks = 10_000, 100
+    block = 128 << 10
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.dir = None
+
+    def measure(self, system):
+        self.dir = self.dir or self.fill(system)
+        with system.mounted(UNSHAPED, None, keep=self.dir) as mount:
+            return {"value": mount.ready_after, "rss": mount.peak_rss()}
+
+    def fill(self, system):
+        """A directory with the files of many artifacts; their data is one hole."""
+        dir = system.directory()
+        with system.mounted(UNSHAPED, None, keep=dir):
+            pass
+        (version,) = (dir / "cache").glob("v*")
+        for number in range(self.artifacts):
+            name = hashlib.sha256(b"%d" % number).hexdigest()
+            shelf = version / name[:2]
+            shelf.mkdir(mode=0o700, exist_ok=True)
+            for suffix in ("data", "map"):
+                file = os.open(shelf / f"{name}.{suffix}", os.O_CREAT | os.O_WRONLY, 0o600)
+                if suffix == "data":
+                    os.truncate(file, self.blocks * self.block)
+                else:
+                    os.write(file, os.urandom(4096 + 8 * self.blocks))
+                os.close(file)
+        return dir
+
+    def goals(self, medians, samples):
+        return [Goal("seconds until it is ready", medians.get(US), most=2)]
+
+
+def at_latency(milliseconds):
+    """A point of the plot: cold copies at a latency."""
+
+    class AtLatency(Cold):
+        """Without goals."""
+
+        key = f"latency-{milliseconds}"
+        title = f"cold sequential copy, {milliseconds} ms, 50 MB/s per connection"
+        shape = Shape(milliseconds, 50)
+        systems = (Product, Rclone, Bare, Ceiling, Curl, Aria2)
+
+        def goals(self, medians, samples):
+            return []
+
+    return AtLatency
+
+
+class Connections(Cold):
+    """The other points: bare downloads over more and more connections."""
+
+    key, title = "connections", "bare downloads by connections, 20 ms, 50 MB/s per connection"
+    shape = Shape(20, 50)
+    systems = tuple(
+        type(f"Bare{number}", (Bare,), {"name": f"{number} connections", "connections": number})
+        for number in (1, 2, 4, 8, 16)
+    )
+
+    def amount(self, system):
+        return self.store.others[0].size
+
+    def goals(self, medians, samples):
+        return []
 
 
 ROWS = (
@@ -498,5 +589,9 @@ ROWS = (
     Readers32,
     EightReaders,
     Listing,
+    HugeCache,
 )
-"""All rows, in the order of the goals."""
+"""The rows that have goals, in their order."""
+
+PLOT_ROWS = (*map(at_latency, (0, 20, 50, 100)), Connections)
+"""What the plot shows besides."""

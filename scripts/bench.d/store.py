@@ -3,6 +3,7 @@ whose signed links lead there."""
 
 import json
 import os
+import socket
 import subprocess
 import time
 import urllib.request
@@ -146,7 +147,9 @@ class Store:
                 f"--snapshots={len(self.artifacts)}",
             )
             self.clouds[shape] = clouds
-            for artifact, snapshot in zip(self.artifacts, clouds.snapshots("cluster-0")):
+            for artifact, snapshot in zip(
+                self.artifacts, clouds.snapshots("cluster-0"), strict=True
+            ):
                 os.symlink(artifact.path, f"{self.dir}/served/links/{snapshot}.tgz")
         return self.clouds[shape]
 
@@ -210,8 +213,6 @@ class Clouds:
 
 def free_port():
     """A port of loopback that nobody uses now."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -219,5 +220,11 @@ def free_port():
 
 def download(programs, url, file, connections, part):
     """A bare parallel download to disk."""
-    argv = [programs / "ranged-download", url, file, f"--connections={connections}", f"--part={part}"]
+    argv = [
+        programs / "ranged-download",
+        url,
+        file,
+        f"--connections={connections}",
+        f"--part={part}",
+    ]
     return run(argv)

@@ -5,12 +5,14 @@ A system is started afresh for each sample, with an empty cache unless it is tol
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from processes import Daemon, Failure, detach, run
@@ -123,6 +125,7 @@ class Product(MountSystem):
             for name, value in os.environ.items()
             if not name.startswith("MONGO_BACKUPFS_") and not name.lower().endswith("_proxy")
         }
+        start = time.monotonic()
         daemon = Daemon(
             [self.binary, "--config", config, "mount", mountpoint],
             mount.dir / "log",
@@ -131,6 +134,7 @@ class Product(MountSystem):
         )
         mount.daemons.append(daemon)
         daemon.line()
+        mount.ready_after = time.monotonic() - start
 
         def file(wanted):
             snapshot = clouds.snapshots("cluster-0")[wanted.number]
@@ -202,9 +206,7 @@ class Nbd(MountSystem):
         mount.daemons.append(kit)
         kit.ready(socket.exists, "no socket")
         path = mountpoint / "artifact"
-        fuse = Daemon(
-            ["nbdfuse", "-r", path, f"nbd+unix:///?socket={socket}"], mount.dir / "log"
-        )
+        fuse = Daemon(["nbdfuse", "-r", path, f"nbd+unix:///?socket={socket}"], mount.dir / "log")
         mount.daemons.append(fuse)
         mount.file = lambda _: path
         fuse.ready(path.exists, "no mount")
@@ -286,8 +288,6 @@ PEERS = (Rclone, RcloneCache, Nbd, Bare, Ceiling, Curl, Wget, Aria2)
 
 def load(*words):
     """Runs a reader of `load.py`."""
-    import json
-
     answer = json.loads(run([sys.executable, Path(__file__).with_name("load.py"), *words]).output)
     if answer["wrong"]:
         raise Failure(f"{answer['wrong']} wrong reads")
