@@ -42,6 +42,11 @@ const CLOCK_JUMP: SignedDuration = SignedDuration::from_secs(30);
 pub trait LinkSource: fmt::Debug + Send + Sync + 'static {
     /// Asks the provider for a link.
     async fn fresh(&self) -> Result<Link>;
+
+    /// Why its store may refuse even a fresh link, besides what is true of any store.
+    fn refusal_hint(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The usual source: a provider's file and its task.
@@ -63,6 +68,10 @@ impl LinkSource for ProviderLinks {
         self.provider
             .link(&self.target, &self.file, self.task.as_ref())
             .await
+    }
+
+    fn refusal_hint(&self) -> Option<&'static str> {
+        self.provider.refusal_hint()
     }
 }
 
@@ -379,7 +388,10 @@ impl Inner {
                 state.waited = true;
                 Ok(After::Await(self.renew(state, Renew::Ripen(ripe))))
             }
-            _ => Err(refusal::verdict(how, history, state.skew)),
+            _ => {
+                let hint = self.source.refusal_hint();
+                Err(refusal::verdict(how, history, state.skew, hint))
+            }
         }
     }
 }

@@ -160,7 +160,8 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteFile {
     /// Place below the shard, remote text, components separated by `/`. It never changes once
-    /// listed, whatever name the provider gives the artifact later.
+    /// listed, whatever name the provider gives the artifact later. An empty object whose path
+    /// ends with `/` marks a directory.
     pub path: String,
     /// Its size as far as the listing knows it.
     pub size: Size,
@@ -168,6 +169,8 @@ pub struct RemoteFile {
     pub modified: Option<Timestamp>,
     /// Where its bytes come from.
     pub origin: Origin,
+    /// Its version as the listing tells it, an ETag with its quotes.
+    pub etag: Option<String>,
     /// A digest published by the provider, `algorithm:hex`.
     pub digest: Option<String>,
     /// What the provider needs to find it again.

@@ -137,7 +137,12 @@ impl Opener {
     async fn held(&self, account: &Account, node: &FileNode, key: &ArtifactKey) -> Option<Pinned> {
         let record = self.ledger.artifact(key)?;
         let size = record.validator.size;
-        if matches!(super::attr::declared(&node.file), Size::Declared(n) if n != size) {
+        let declared = super::attr::declared(&node.file);
+        if matches!(declared, Size::Declared(n) | Size::Exact(n) if n != size) {
+            return None;
+        }
+        // The listing tells of another version than the remembered one.
+        if node.file.etag.is_some() && node.file.etag != record.validator.etag {
             return None;
         }
         let cached = self.cached_bytes(key, &record).await;
@@ -380,6 +385,10 @@ impl LinkSource for CountedLinks {
             self.activity.link_refreshes.add(1);
         }
         Ok(link)
+    }
+
+    fn refusal_hint(&self) -> Option<&'static str> {
+        self.links.refusal_hint()
     }
 }
 

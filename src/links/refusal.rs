@@ -24,11 +24,17 @@ pub(super) struct History {
     pub(super) worked: bool,
 }
 
-/// The error for everybody who holds the link. `skew` is how far our clock is from the host's.
+/// The error for everybody who holds the link. `skew` is how far our clock is from the host's,
+/// `hint` what the provider knows about its store.
 ///
 /// [`Kind::Expired`] may lead to a new task, which costs money: where in doubt it is
 /// [`Kind::Credentials`].
-pub(super) fn verdict(how: Refusal, history: History, skew: SignedDuration) -> Error {
+pub(super) fn verdict(
+    how: Refusal,
+    history: History,
+    skew: SignedDuration,
+    hint: Option<&str>,
+) -> Error {
     let History {
         over,
         repeated,
@@ -46,11 +52,12 @@ pub(super) fn verdict(how: Refusal, history: History, skew: SignedDuration) -> E
         0 => String::new(),
         off => format!(" (it differs from the store's by {} s)", off.abs()),
     };
+    let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     Error::new(
         Kind::Credentials,
         format!(
             "the store refuses even a fresh link: perhaps this machine's address is not allowed \
-             there, its clock is wrong{clock}, or the key may not download"
+             there, its clock is wrong{clock}, or the key may not download{hint}"
         ),
     )
 }
@@ -77,7 +84,7 @@ mod tests {
                 repeated,
                 worked,
             };
-            let error = verdict(how, history, SignedDuration::ZERO);
+            let error = verdict(how, history, SignedDuration::ZERO, None);
             assert_eq!(error.kind(), want, "{how:?} {history:?}");
         }
     }
@@ -89,7 +96,9 @@ mod tests {
             repeated: false,
             worked: false,
         };
-        let error = verdict(Refusal::Denied, history, SignedDuration::from_secs(-600));
+        let skew = SignedDuration::from_secs(-600);
+        let error = verdict(Refusal::Denied, history, skew, Some("ask the network"));
         assert!(error.to_string().contains("by 600 s"), "{error}");
+        assert!(error.to_string().ends_with("; ask the network"), "{error}");
     }
 }

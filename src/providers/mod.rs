@@ -3,6 +3,8 @@
 pub mod aliyun;
 pub mod atlas;
 pub mod http;
+pub mod objects;
+pub mod tencent;
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +57,16 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn ends_with_link(&self) -> bool {
         false
     }
+
+    /// How many tasks may follow at once one that failed, before its opener hears of it.
+    fn recreations(&self) -> u32 {
+        0
+    }
+
+    /// Why this cloud's store may refuse even a fresh link, besides what is true of any store.
+    fn refusal_hint(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The provider that `config` describes. Asks nothing yet.
@@ -62,6 +74,9 @@ pub fn build(config: &ProviderConfig, clock: SharedClock) -> Result<Arc<dyn Prov
     match &config.kind {
         ProviderKind::Atlas(atlas) => Ok(Arc::new(atlas::Atlas::new(config, atlas, clock)?)),
         ProviderKind::Aliyun(aliyun) => Ok(Arc::new(aliyun::Aliyun::new(config, aliyun, clock)?)),
+        ProviderKind::Tencent(tencent) => {
+            Ok(Arc::new(tencent::Tencent::new(config, tencent, clock)?))
+        }
         other => Err(Error::new(
             Kind::Config,
             format!(

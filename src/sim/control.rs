@@ -6,31 +6,39 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::atlas::{Atlas, Knobs};
 use super::bill::Bill;
 use super::content::Content;
 use super::faults::Rule;
+use super::tencent::{self, Tencent};
 use super::{Site, clock};
 use crate::clock::Clock;
 
 #[derive(Debug, Clone)]
 struct Control {
     atlas: Atlas,
+    tencent: Tencent,
     site: Site,
 }
 
 /// The paths.
-pub(super) fn router(atlas: Atlas, site: Site) -> Router {
+pub(super) fn router(atlas: Atlas, tencent: Tencent, site: Site) -> Router {
     Router::new()
         .route("/bill", get(bill).delete(new_bill))
         .route("/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/knobs", get(knobs).post(set_knobs))
         .route("/clock", get(time).post(advance))
         .route("/artifacts", post(replace_artifact))
-        .with_state(Control { atlas, site })
+        .route("/tencent/knobs", get(tencent_knobs).post(set_tencent_knobs))
+        .with_state(Control {
+            atlas,
+            tencent,
+            site,
+        })
 }
 
 async fn bill(State(control): State<Control>) -> Json<Bill> {
@@ -72,14 +80,36 @@ async fn set_knobs(
     State(control): State<Control>,
     Json(change): Json<serde_json::Map<String, Value>>,
 ) -> Result<(), (StatusCode, String)> {
+    let knobs = changed(control.atlas.knobs(), change)?;
+    control.atlas.adjust(|current| *current = knobs);
+    Ok(())
+}
+
+async fn tencent_knobs(State(control): State<Control>) -> Json<tencent::Knobs> {
+    Json(control.tencent.knobs())
+}
+
+/// The same for Tencent Cloud.
+async fn set_tencent_knobs(
+    State(control): State<Control>,
+    Json(change): Json<serde_json::Map<String, Value>>,
+) -> Result<(), (StatusCode, String)> {
+    let knobs = changed(control.tencent.knobs(), change)?;
+    control.tencent.adjust(|current| *current = knobs);
+    Ok(())
+}
+
+/// `knobs` with the members of `change` in place of their own.
+fn changed<T: Serialize + DeserializeOwned>(
+    knobs: T,
+    change: serde_json::Map<String, Value>,
+) -> Result<T, (StatusCode, String)> {
     let bad = |error: serde_json::Error| (StatusCode::BAD_REQUEST, error.to_string());
-    let mut knobs = serde_json::to_value(control.atlas.knobs()).map_err(bad)?;
+    let mut knobs = serde_json::to_value(knobs).map_err(bad)?;
     if let Value::Object(knobs) = &mut knobs {
         knobs.extend(change);
     }
-    let knobs = serde_json::from_value(knobs).map_err(bad)?;
-    control.atlas.adjust(|current| *current = knobs);
-    Ok(())
+    serde_json::from_value(knobs).map_err(bad)
 }
 
 async fn time(State(control): State<Control>) -> String {

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use super::Site;
 use super::clock::http_date;
@@ -26,12 +26,24 @@ pub(super) struct Severed;
 /// One host's gate.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
-    pub(super) side: Side,
+    /// What a request to the host is.
+    pub(super) side: fn(&Uri) -> Side,
     pub(super) site: Site,
+}
+
+/// A gate that one request passes.
+#[derive(Debug)]
+struct Passage {
+    side: Side,
+    site: Site,
 }
 
 /// The middleware.
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let gate = Passage {
+        side: (gate.side)(request.uri()),
+        site: gate.site,
+    };
     let method = request.method().to_string();
     let target = target(&request);
     let answer = match before(&gate, &method, &target, &mut request).await {
@@ -50,12 +62,13 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
 
 /// Path and query, and the name of the call where that stands in a header.
 fn target(request: &Request) -> String {
-    let action = request.headers().get("x-acs-action");
+    let actions = ["x-acs-action", "x-tc-action"].iter();
+    let action = actions.filter_map(|name| request.headers().get(*name)).next();
     let action = action.and_then(|value| value.to_str().ok());
     format!("{}{}", request.uri(), action.unwrap_or_default())
 }
 
-impl Gate {
+impl Passage {
     fn meet(&self, phase: Phase, method: &str, target: &str) -> Vec<Fault> {
         let met = self.site.faults.meet(phase, self.side, method, target);
         self.site.meter.bill().faults += met.len() as u64;
@@ -102,7 +115,7 @@ impl Gate {
 }
 
 async fn before(
-    gate: &Gate,
+    gate: &Passage,
     method: &str,
     target: &str,
     request: &mut Request,
@@ -136,7 +149,7 @@ async fn before(
     ControlFlow::Continue(())
 }
 
-async fn after(gate: &Gate, method: &str, target: &str, mut answer: Response) -> Response {
+async fn after(gate: &Passage, method: &str, target: &str, mut answer: Response) -> Response {
     for fault in gate.meet(Phase::Answer, method, target) {
         answer = match fault {
             Fault::LoseAnswer { code } => (status(code), "the answer was lost\n").into_response(),

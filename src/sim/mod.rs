@@ -1,7 +1,7 @@
 //! The simulated clouds of `demo` and the tests: strict about signatures, with faults and a bill
 //! counter.
 //!
-//! A [`Sim`] runs on two loopback ports: the clouds' API and the object store that signed links
+//! A [`Sim`] runs on two loopback ports per cloud: its API and the object store that signed links
 //! lead to. What all clouds share ([`SimClock`], [`Faults`], the bill, the store, the gate in front
 //! of every host) lives here; each cloud has its own folder. Locks: a cloud's own state first, then
 //! the store's objects, then the bill or the faults; none is held across an await.
@@ -30,13 +30,17 @@ mod bill;
 mod clock;
 mod content;
 mod control;
+mod cos;
 mod demo;
 mod dump;
+mod durations;
 mod faults;
 mod gate;
+mod object;
 mod ranges;
 mod serve;
 mod store;
+pub mod tencent;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +48,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::{Router, middleware};
+use http::Uri;
 use jiff::SignedDuration;
 
 pub use self::bill::Bill;
@@ -71,6 +76,8 @@ pub struct SimBuilder {
     atlas: atlas::Account,
     knobs: atlas::Knobs,
     aliyun: Option<aliyun::Account>,
+    tencent: tencent::Account,
+    tencent_knobs: tencent::Knobs,
     seed: u64,
     port: u16,
     links_to: Option<String>,
@@ -102,6 +109,39 @@ impl SimBuilder {
         self
     }
 
+    /// The Tencent account's keys.
+    pub fn tencent_keys(mut self, id: &str, key: &str) -> Self {
+        self.tencent.secret_id = Some(id.to_owned());
+        self.tencent.secret_key = Some(Secret::new(key));
+        self
+    }
+
+    /// Makes the Tencent account's keys temporary ones, which need this token.
+    pub fn tencent_token(mut self, token: &str) -> Self {
+        self.tencent.token = Some(Secret::new(token));
+        self
+    }
+
+    /// Adds a Tencent instance.
+    pub fn instance(mut self, instance: tencent::Instance) -> Self {
+        self.tencent.instances.push(instance);
+        self
+    }
+
+    /// Puts an object into the Tencent account's bucket, written at `modified`.
+    pub fn object(mut self, key: &str, content: Content, modified: jiff::Timestamp) -> Self {
+        self.tencent
+            .objects
+            .push((key.to_owned(), content, modified));
+        self
+    }
+
+    /// Sets how Tencent Cloud behaves; [`Sim::adjust_tencent`] changes it later.
+    pub fn tencent_knobs(mut self, knobs: tencent::Knobs) -> Self {
+        self.tencent_knobs = knobs;
+        self
+    }
+
     /// Sets how Atlas behaves; [`Sim::adjust`] changes it later.
     pub fn knobs(mut self, knobs: atlas::Knobs) -> Self {
         self.knobs = knobs;
@@ -120,7 +160,7 @@ impl SimBuilder {
         self
     }
 
-    /// The port of the API; by default any free one.
+    /// The port of the Atlas API; by default any free one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
@@ -139,6 +179,7 @@ impl SimBuilder {
 pub struct Sim {
     atlas: atlas::Atlas,
     aliyun: Option<aliyun::Aliyun>,
+    tencent: tencent::Tencent,
     site: Site,
     base_url: String,
     _hosts: Vec<Host>,
@@ -150,6 +191,8 @@ impl Sim {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (api, api_address) = serve::listen(loopback(builder.port)).await?;
         let (data, data_address) = serve::listen(loopback(0)).await?;
+        let (tencent_api, tencent_address) = serve::listen(loopback(0)).await?;
+        let (cos, cos_address) = serve::listen(loopback(0)).await?;
         let base_url = format!("http://{api_address}");
 
         let site = Site {
@@ -169,18 +212,42 @@ impl Sim {
             builder.knobs,
         )?;
 
-        let gated = |router: Router, side| {
+        let tencent = tencent::Tencent::new(
+            format!("http://{tencent_address}"),
+            format!("http://{cos_address}"),
+            site.clone(),
+            builder.tencent,
+            builder.tencent_knobs,
+        )?;
+
+        let gated = |router: Router, side: fn(&Uri) -> Side| {
             let gate = Gate {
                 side,
                 site: site.clone(),
             };
             router.layer(middleware::from_fn_with_state(gate, gate::pass))
         };
-        let api_router = gated(atlas.router(), Side::Api)
-            .nest("/_sim", control::router(atlas.clone(), site.clone()));
+        let api_router = gated(atlas.router(), |_| Side::Api).nest(
+            "/_sim",
+            control::router(atlas.clone(), tencent.clone(), site.clone()),
+        );
         let mut hosts = vec![
             serve::serve(api, api_router, site.meter.clone()),
-            serve::serve(data, gated(store.router(), Side::Data), site.meter.clone()),
+            serve::serve(
+                data,
+                gated(store.router(), |_| Side::Data),
+                site.meter.clone(),
+            ),
+            serve::serve(
+                tencent_api,
+                gated(tencent.router(), |_| Side::Api),
+                site.meter.clone(),
+            ),
+            serve::serve(
+                cos,
+                gated(tencent.store().router(), cos::side),
+                site.meter.clone(),
+            ),
         ];
         let mut aliyun = None;
         if let Some(account) = builder.aliyun {
@@ -192,8 +259,8 @@ impl Sim {
             );
             let cloud = aliyun::Aliyun::new(base, store, site.clone(), account)?;
             let (api_router, store) = (
-                gated(cloud.router(), Side::Api),
-                gated(cloud.store(), Side::Data),
+                gated(cloud.router(), |_| Side::Api),
+                gated(cloud.store(), |_| Side::Data),
             );
             hosts.push(serve::serve(api, api_router, site.meter.clone()));
             hosts.push(serve::serve(data, store, site.meter.clone()));
@@ -202,6 +269,7 @@ impl Sim {
         Ok(Sim {
             atlas,
             aliyun,
+            tencent,
             site,
             base_url,
             _hosts: hosts,
@@ -259,6 +327,7 @@ impl Sim {
             "client_secret": self.client_secret(),
             "project_id": self.project_id(),
             "snapshots": self.atlas.snapshots(),
+            "tencent": self.tencent().describe(),
         })
     }
 
@@ -289,6 +358,11 @@ impl Sim {
         self.atlas.replace_artifact(cluster, snapshot_id, None)
     }
 
+    /// The simulated Tencent account.
+    pub fn tencent(&self) -> TencentHandle<'_> {
+        TencentHandle(&self.tencent)
+    }
+
     /// The bill so far.
     pub fn bill(&self) -> Bill {
         self.site.meter.bill().clone()
@@ -314,6 +388,11 @@ impl Sim {
         self.site.clock.advance(by);
     }
 
+    /// Changes how Tencent Cloud behaves from now on.
+    pub fn adjust_tencent(&self, change: impl FnOnce(&mut tencent::Knobs)) {
+        self.tencent.adjust(change);
+    }
+
     /// Changes how Atlas behaves from now on.
     pub fn adjust(&self, change: impl FnOnce(&mut atlas::Knobs)) {
         self.atlas.adjust(change);
@@ -322,6 +401,89 @@ impl Sim {
     /// Forgets every nonce and token, as a restart of the service would.
     pub fn forget_sessions(&self) {
         self.atlas.forget_sessions();
+    }
+}
+
+/// The Tencent account of a [`Sim`].
+#[derive(Debug, Clone, Copy)]
+pub struct TencentHandle<'a>(&'a tencent::Tencent);
+
+impl TencentHandle<'_> {
+    /// The API's address: the provider's `endpoint`.
+    pub fn base_url(&self) -> &str {
+        self.0.base()
+    }
+
+    /// The address of the bucket: the `endpoint` of `[provider.cos]`.
+    pub fn bucket_url(&self) -> &str {
+        self.0.store().base()
+    }
+
+    /// The bucket's name.
+    pub fn bucket(&self) -> &str {
+        self.0.store().bucket()
+    }
+
+    /// The account's key id.
+    pub fn secret_id(&self) -> &str {
+        self.0.secret_id()
+    }
+
+    /// The account's key.
+    pub fn secret_key(&self) -> &str {
+        self.0.secret_key()
+    }
+
+    /// The names of an instance's backups, in the order they were added.
+    pub fn backup_names(&self, instance: &str) -> Vec<String> {
+        self.0.backup_names(instance)
+    }
+
+    /// What the download of a shard of a backup contains.
+    pub fn artifact(&self, instance: &str, backup: &str, shard: usize) -> Option<Content> {
+        self.0.artifact(instance, backup, shard)
+    }
+
+    /// The keys of the bucket that begin with `prefix`.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        self.0.store().keys(prefix)
+    }
+
+    /// The object at `key`.
+    pub fn object(&self, key: &str) -> Option<Content> {
+        self.0.store().content(key)
+    }
+
+    /// Puts an object into the bucket in place of what was there.
+    pub fn put_object(&self, key: &str, content: Content, modified: jiff::Timestamp) {
+        self.0.store().put(key, content, modified, true);
+    }
+
+    /// Removes an object from the bucket.
+    pub fn remove_object(&self, key: &str) {
+        self.0.store().remove(key);
+    }
+
+    /// Deletes a backup with its downloads. False when there is no such backup.
+    pub fn delete_backup(&self, instance: &str, backup: &str) -> bool {
+        self.0.delete_backup(instance, backup)
+    }
+
+    /// Removes the packed shard that a finished task's links lead to.
+    pub fn remove_packed(&self, backup: &str, shard: &str) {
+        self.0.remove_packed(backup, shard);
+    }
+
+    /// The addresses and keys, for another process.
+    pub fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "base_url": self.base_url(),
+            "bucket_url": self.bucket_url(),
+            "bucket": self.bucket(),
+            "region": "ap-guangzhou",
+            "secret_id": self.secret_id(),
+            "secret_key": self.secret_key(),
+        })
     }
 }
 

@@ -1,8 +1,7 @@
 //! The object store: the host that signed links lead to, as exact about HTTP as S3 and its like.
 //!
-//! A link is signed over method, path, expiry and serial number by HMAC-SHA-256. Ranges,
-//! conditions and their order follow RFC 9110 (sections 13.2.2 and 14); errors are S3's XML
-//! documents. Owns the objects (one lock, held only to look one up or change it).
+//! A link is signed over method, path, expiry and serial number by HMAC-SHA-256; errors are S3's
+//! XML documents. Owns the objects (one lock, held only to look one up or change it).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +12,17 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SERVER,
-};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, SERVER};
+use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::Sha256;
 
 use super::Site;
-use super::clock::http_date;
 use super::content::Content;
-use super::faults::{Fault, Injected};
-use super::ranges::{Wanted, wanted};
+use super::faults::Injected;
+use super::object::{Failure, Object};
 use crate::clock::Clock;
 
 /// What is escaped in the path of a link.
@@ -49,13 +43,6 @@ struct Shared {
     signing_key: [u8; 32],
     serial: AtomicU64,
     objects: Mutex<HashMap<String, Object>>,
-}
-
-#[derive(Debug, Clone)]
-struct Object {
-    content: Content,
-    etag: String,
-    modified: Timestamp,
 }
 
 impl Store {
@@ -171,109 +158,21 @@ async fn serve(store: &Store, request: Request) -> Result<Response, Refusal> {
     let key = percent_decode_str(request.uri().path().trim_start_matches('/'))
         .decode_utf8_lossy()
         .into_owned();
-    let mut object = store
-        .objects()
-        .get(&key)
-        .cloned()
-        .ok_or(Refusal::NO_SUCH_KEY)?;
-    let mut headers = request.headers().clone();
-    for fault in request
-        .extensions()
-        .get::<Injected>()
-        .map(|i| i.0.as_slice())
-        .unwrap_or_default()
-    {
-        match fault {
-            Fault::IgnoreRange => drop(headers.remove(RANGE)),
-            Fault::OtherEtag { etag } => {
-                headers.remove(IF_MATCH);
-                object.etag = etag.clone();
-            }
-            _ => {}
-        }
-    }
-    // The size of content that is made on demand takes work to know.
-    let content = object.content.clone();
-    let size = tokio::task::spawn_blocking(move || content.size())
-        .await
-        .map_err(|_| Refusal::INTERNAL)?;
-    let common = [
-        (ETAG, object.etag.clone()),
-        (LAST_MODIFIED, http_date(object.modified)),
-        (ACCEPT_RANGES, "bytes".to_owned()),
-        (SERVER, "simulated-object-store".to_owned()),
-    ];
-    if object.is_unchanged(&headers)? {
-        return Ok((StatusCode::NOT_MODIFIED, common).into_response());
-    }
-    let range = object
-        .may_send_part(&headers)
-        .then(|| text(&headers, RANGE));
-    let (status, range) = match wanted(range.flatten(), size) {
-        Wanted::Whole => (StatusCode::OK, 0..size),
-        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Wanted::Unsatisfiable => {
+    let object = store.objects().get(&key).cloned();
+    let object = object.ok_or(Refusal::NO_SUCH_KEY)?;
+    let injected = request.extensions().get::<Injected>();
+    let mut answer = match object.answer(request.headers().clone(), injected).await {
+        Ok(answer) => answer,
+        Err(Failure::Precondition) => return Err(Refusal::PRECONDITION_FAILED),
+        Err(Failure::Internal) => return Err(Refusal::INTERNAL),
+        Err(Failure::Range(size)) => {
             let unsatisfied = [(CONTENT_RANGE, format!("bytes */{size}"))];
-            return Ok((unsatisfied, Refusal::INVALID_RANGE).into_response());
+            (unsatisfied, Refusal::INVALID_RANGE).into_response()
         }
     };
-    let length = range.end - range.start;
-    let named = (status == StatusCode::PARTIAL_CONTENT)
-        .then(|| format!("bytes {}-{}/{size}", range.start, range.end - 1))
-        .map(|value| [(CONTENT_RANGE, value)]);
-    let body = Body::from_stream(object.content.stream(range));
-    let mut response = (status, common, body).into_response();
-    for (name, value) in named.into_iter().flatten().chain([
-        (CONTENT_LENGTH, length.to_string()),
-        (CONTENT_TYPE, "application/octet-stream".to_owned()),
-    ]) {
-        if let Ok(value) = value.try_into() {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
-}
-
-impl Object {
-    /// The conditions of RFC 9110, section 13.2.2, in its order: an error for a precondition that
-    /// failed, true for 304.
-    fn is_unchanged(&self, headers: &HeaderMap) -> Result<bool, Refusal> {
-        if let Some(tags) = text(headers, IF_MATCH) {
-            if !self.is_among(tags) {
-                return Err(Refusal::PRECONDITION_FAILED);
-            }
-        } else if let Some(date) = date(headers, IF_UNMODIFIED_SINCE)
-            && self.modified.as_second() > date.as_second()
-        {
-            return Err(Refusal::PRECONDITION_FAILED);
-        }
-        if let Some(tags) = text(headers, IF_NONE_MATCH) {
-            return Ok(self.is_among(tags));
-        }
-        Ok(date(headers, IF_MODIFIED_SINCE)
-            .is_some_and(|date| self.modified.as_second() <= date.as_second()))
-    }
-
-    /// Whether `If-Range` allows a partial answer: the same ETag, or exactly the same date.
-    fn may_send_part(&self, headers: &HeaderMap) -> bool {
-        text(headers, IF_RANGE)
-            .is_none_or(|value| value == self.etag || value == http_date(self.modified))
-    }
-
-    fn is_among(&self, tags: &str) -> bool {
-        tags.split(',')
-            .map(str::trim)
-            .any(|tag| tag == "*" || tag == self.etag)
-    }
-}
-
-fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-fn date(headers: &HeaderMap, name: HeaderName) -> Option<Timestamp> {
-    let date = rfc2822::parse(text(headers, name)?).ok()?;
-    Some(date.timestamp())
+    let name = HeaderValue::from_static("simulated-object-store");
+    answer.headers_mut().insert(SERVER, name);
+    Ok(answer)
 }
 
 /// An S3 error document.

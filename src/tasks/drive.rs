@@ -109,6 +109,7 @@ impl Course {
         let rules = Rules {
             may_create: self.running.drive.adopt_only.is_none(),
             recreate_expired: shared.options.recreate_expired,
+            recreations: self.provider.recreations(),
             first_poll: self.first_poll,
         };
         let known = known(record, &shared.ledger, shared.clock.now());

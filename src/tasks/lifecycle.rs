@@ -40,6 +40,9 @@ const HELD: Duration = Duration::from_secs(1);
 /// it is ready: a store may err once.
 const BELIEVED: u8 = 2;
 
+/// The pause before a failed task is followed by another.
+const FAILED: Duration = Duration::from_secs(1);
+
 /// One attempt to get a ready task.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -52,6 +55,8 @@ pub struct Attempt {
     gone: Option<String>,
     /// Requests of unknown outcome sent by this attempt.
     lost: u32,
+    /// Failed tasks that this attempt followed by another.
+    recreated: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +98,7 @@ impl Attempt {
             ended: None,
             gone: None,
             lost: 0,
+            recreated: 0,
         };
         let action = match known {
             Known::Absent => Action::Find(Duration::ZERO),
@@ -201,7 +207,7 @@ impl Attempt {
             TaskState::Queued | TaskState::Running | TaskState::Ready => self.adopt(task),
             // The ledger waited out the cool-down of this failure already.
             TaskState::Failed if self.knows(&task) => act(self.create()),
-            TaskState::Failed => keep(task.clone(), Action::Fail(Failure::Failed(task))),
+            TaskState::Failed => self.failed(task),
             TaskState::Expired => {
                 self.ended = Some(task.clone());
                 keep(task, self.create())
@@ -237,7 +243,7 @@ impl Attempt {
             return act(Action::Find(*pause));
         }
         match doubt.failed {
-            Some(task) => keep(task.clone(), Action::Fail(Failure::Failed(task))),
+            Some(task) => self.failed(task),
             None => act(self.create()),
         }
     }
@@ -260,9 +266,21 @@ impl Attempt {
             }
             TaskState::Ready => Action::Done(task.clone()),
             TaskState::Expired => Action::Fail(Failure::Expired(task.clone())),
-            TaskState::Failed => Action::Fail(Failure::Failed(task.clone())),
+            TaskState::Failed => return self.failed(task),
         };
         keep(task, action)
+    }
+
+    /// A task that ended without an artifact: followed by another, after one more look, as often
+    /// as the provider allows.
+    fn failed(&mut self, task: Task) -> Step {
+        if self.recreated >= self.rules.recreations || !self.rules.may_create {
+            return keep(task.clone(), Action::Fail(Failure::Failed(task)));
+        }
+        self.recreated += 1;
+        self.ended = Some(task.clone());
+        self.phase = Phase::Looking;
+        keep(task, Action::Find(FAILED))
     }
 
     /// The provider does not know the task: that may lag behind too, so it takes as many polls.

@@ -124,6 +124,7 @@ pub(crate) fn file(path: &str) -> RemoteFile {
         size: Size::Unknown,
         modified: None,
         origin: Origin::Task,
+        etag: None,
         digest: None,
         facts: Facts::new(),
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{Backup, Instance, RemoteFile, ShardRef};
+use crate::model::{Backup, Instance, Origin, RemoteFile, ShardRef};
 use crate::names;
 
 /// Directories below a shard are at most this deep; what is deeper stays in one escaped name, so
@@ -279,6 +279,12 @@ pub(super) fn files(shard: &Arc<ShardRef>, listed: Vec<RemoteFile>) -> Vec<Sketc
     top.sketch(shard, "")
 }
 
+/// Whether an object only says that its directory exists: it has no content and its key ends with
+/// a slash.
+fn is_directory_mark(file: &RemoteFile) -> bool {
+    file.origin == Origin::Object && file.size.bytes() == 0 && file.path.ends_with('/')
+}
+
 /// One directory of remote paths, by remote component.
 #[derive(Default)]
 struct Folder {
@@ -292,6 +298,9 @@ impl Folder {
         let mut parts = path.splitn(MAX_DEPTH, '/').peekable();
         while let Some(part) = parts.next() {
             if parts.peek().is_none() {
+                if part.is_empty() && is_directory_mark(&file) {
+                    return;
+                }
                 folder.files.insert(part.to_owned(), file);
                 return;
             }

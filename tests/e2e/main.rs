@@ -10,6 +10,7 @@ mod readme;
 mod real_chain;
 mod secrets;
 mod tasks;
+mod tencent;
 mod tools;
 mod troubles;
 mod ways;

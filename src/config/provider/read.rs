@@ -141,7 +141,7 @@ impl Account<'_> {
         let name = entry.filled_text()?;
         if names::component(name) != name {
             return Err(entry.error(
-                "it becomes a directory: at most 255 bytes, no `/`, `%`, control character or leading dot",
+                "it becomes a directory: at most 255 bytes, no `/`, control character, leading dot or `%2F`",
             ));
         }
         Ok(name.to_owned())

@@ -307,6 +307,7 @@ pub(super) fn file(of: &Shard, format: ArchiveFormat) -> RemoteFile {
         size,
         modified: None,
         origin,
+        etag: None,
         digest: None,
         facts: Facts::new(),
     }

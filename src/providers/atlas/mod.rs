@@ -244,6 +244,7 @@ impl Provider for Atlas {
             size: Size::Unknown,
             modified: None,
             origin: Origin::Task,
+            etag: None,
             digest: None,
             facts: Facts::new(),
         }])

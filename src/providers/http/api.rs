@@ -17,7 +17,7 @@ use super::retry::{Budget, backoff, throttle_backoff};
 use super::transport::{Transport, Trouble};
 use crate::clock::SharedClock;
 use crate::config::ProviderConfig;
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Kind, Result, Retry, one_line};
 
 /// Most calls of one account in flight.
 const IN_FLIGHT: usize = 8;
@@ -56,6 +56,11 @@ pub trait Dialect: Send + Sync {
     fn asked_wait(&self, answer: &Answer) -> Option<Duration> {
         let _ = answer;
         None
+    }
+
+    /// What a passing failure is called.
+    fn complaint(&self, answer: &Answer) -> String {
+        answer.status.to_string()
     }
 }
 
@@ -170,7 +175,8 @@ impl Api {
                             self.throttled(self.asked_wait(&answer, dialect), failures)
                         }
                         Verdict::Unavailable => {
-                            self.unavailable(&answer, self.asked_wait(&answer, dialect))
+                            let asked = self.asked_wait(&answer, dialect);
+                            self.unavailable(&answer, &dialect.complaint(&answer), asked)
                         }
                     }
                 }
@@ -238,10 +244,10 @@ impl Api {
         }
     }
 
-    fn unavailable(&self, answer: &Answer, asked: Option<Duration>) -> Trouble {
+    fn unavailable(&self, answer: &Answer, complaint: &str, asked: Option<Duration>) -> Trouble {
         let error = Error::new(
             Kind::Unavailable,
-            format!("{} answered {}", answer.origin, answer.status),
+            format!("{} answered {}", answer.origin, one_line(complaint)),
         );
         Trouble {
             error: match asked {

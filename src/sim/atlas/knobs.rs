@@ -4,6 +4,7 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use super::super::durations::{millis, optional_millis};
 use super::limits::Limits;
 
 /// The settings. As JSON, durations are whole milliseconds.
@@ -73,44 +74,6 @@ impl Default for Knobs {
             token_life: SignedDuration::from_hours(1),
             limits: Limits::default(),
         }
-    }
-}
-
-mod millis {
-    use jiff::SignedDuration;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        value: &SignedDuration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_i64(i64::try_from(value.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SignedDuration, D::Error> {
-        i64::deserialize(deserializer).map(SignedDuration::from_millis)
-    }
-}
-
-mod optional_millis {
-    use jiff::SignedDuration;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<SignedDuration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        value
-            .map(|value| i64::try_from(value.as_millis()).unwrap_or(i64::MAX))
-            .serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<SignedDuration>, D::Error> {
-        Ok(Option::<i64>::deserialize(deserializer)?.map(SignedDuration::from_millis))
     }
 }
 

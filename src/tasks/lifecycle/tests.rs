@@ -4,6 +4,7 @@ use proptest::prelude::*;
 const FREE: Rules = Rules {
     may_create: true,
     recreate_expired: true,
+    recreations: 0,
     first_poll: Duration::from_secs(10),
 };
 const NOW: Duration = Duration::ZERO;
@@ -422,6 +423,73 @@ impl Row {
     }
 }
 
+#[test]
+fn a_failed_task_is_followed_by_another_as_often_as_allowed() {
+    use TaskState::{Failed, Ready, Running};
+    let rules = Rules {
+        recreations: 2,
+        ..FREE
+    };
+    let created = |id| Event::Created(task(id, Running));
+    let polled = |id, state| Event::Polled(task(id, state));
+    let (look, ten) = (
+        Action::Find(Duration::from_secs(1)),
+        Action::Poll(FREE.first_poll),
+    );
+    let twice = [
+        nothing(),
+        created("a"),
+        polled("a", Failed),
+        found("a", Failed),
+        created("b"),
+        polled("b", Failed),
+        found("b", Failed),
+        created("c"),
+    ];
+    let mut actions = course(Known::Absent, rules, twice.clone());
+    let slower = Action::Poll(ten_and_a_half(1));
+    let slowest = Action::Poll(ten_and_a_half(2));
+    assert_eq!(
+        actions.split_off(1),
+        [
+            Action::Create,
+            ten,
+            look.clone(),
+            Action::Create,
+            slower,
+            look,
+            Action::Create,
+            slowest,
+        ]
+    );
+    let done = twice.clone().into_iter().chain([polled("c", Ready)]);
+    assert_eq!(
+        last(Known::Absent, rules, done),
+        Action::Done(task("c", Ready))
+    );
+    let over = twice.into_iter().chain([polled("c", Failed)]);
+    let failure = Action::Fail(Failure::Failed(task("c", Failed)));
+    assert_eq!(last(Known::Absent, rules, over), failure);
+
+    // One that somebody else had requested is followed as well, but only where creating is allowed.
+    let others = [found("x", Failed), found("x", Failed)];
+    assert_eq!(last(Known::Absent, rules, others.clone()), Action::Create);
+    let adopt = Rules {
+        may_create: false,
+        ..rules
+    };
+    let failure = Action::Fail(Failure::Failed(task("x", Failed)));
+    assert_eq!(
+        last(Known::Absent, adopt, others.into_iter().take(1)),
+        failure
+    );
+}
+
+/// The pause after so many polls before it.
+fn ten_and_a_half(polls: u32) -> Duration {
+    (0..polls).fold(FREE.first_poll, |pause, _| pause + pause / 2)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -433,9 +501,10 @@ proptest! {
         lists in any::<bool>(),
         may_create in prop::bool::weighted(0.9),
         recreate_expired in prop::bool::weighted(0.8),
+        recreations in 0..3_u32,
         dice in prop::collection::vec((0..12_usize, 0..LOOKS, any::<usize>()), 1..120),
     ) {
-        let rules = Rules { may_create, recreate_expired, ..FREE };
+        let rules = Rules { may_create, recreate_expired, recreations, ..FREE };
         let mut cloud = Cloud { tasks: Vec::new(), lists };
         let mut row = Row::default();
         let (mut attempt, mut action) = Attempt::begin(row.known(), rules);

@@ -41,6 +41,8 @@ pub struct Rules {
     pub may_create: bool,
     /// Whether a create may replace an expired task.
     pub recreate_expired: bool,
+    /// How many failed tasks one attempt may follow at once by another.
+    pub recreations: u32,
     /// The first pause between polls.
     pub first_poll: Duration,
 }

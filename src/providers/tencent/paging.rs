@@ -1,0 +1,157 @@
+//! Putting a list together from pages by record offset, and knowing when it is complete. Pure.
+//!
+//! A list is complete when as many different items were seen as the API announces; without an
+//! announcement, at the first page that brings nothing new. When the announced number changes on
+//! the way, items may have moved past the offset: the list is asked for from its beginning again.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Kind, Result};
+
+/// Items asked for per page: the most that the API gives.
+pub(super) const PAGE: usize = 100;
+/// The largest offset that the API accepts.
+const LARGEST_OFFSET: usize = 10_000;
+/// How often a list that changes while it is read is begun again.
+const RESTARTS: u32 = 5;
+
+/// What tells an item from its neighbours.
+pub(super) trait Keyed {
+    fn key(&self) -> String;
+}
+
+/// A list under construction.
+#[derive(Debug)]
+pub(super) struct Listing<T> {
+    pub(super) items: Vec<T>,
+    seen: HashSet<String>,
+    offset: usize,
+    total: Option<usize>,
+    restarts: u32,
+}
+
+impl<T: Keyed> Listing<T> {
+    pub(super) fn new() -> Self {
+        Listing {
+            items: Vec::new(),
+            seen: HashSet::new(),
+            offset: 0,
+            total: None,
+            restarts: 0,
+        }
+    }
+
+    /// Where the next page begins.
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Takes the next page. Whether another must be asked for.
+    pub(super) fn add(&mut self, total: Option<i64>, page: Vec<T>) -> Result<bool> {
+        let total = total.and_then(|total| usize::try_from(total).ok());
+        let changed = self.offset > 0 && total != self.total;
+        if changed && self.restarts < RESTARTS {
+            self.restarts += 1;
+            self.items.clear();
+            self.seen.clear();
+            self.offset = 0;
+            return Ok(true);
+        }
+        self.total = total;
+        self.offset += page.len();
+        let before = self.items.len();
+        for item in page {
+            if self.seen.insert(item.key()) {
+                self.items.push(item);
+            }
+        }
+        let have = self.items.len();
+        let news = have > before;
+        let complete = match total {
+            Some(total) => have >= total,
+            None => !news,
+        };
+        if complete {
+            return Ok(false);
+        }
+        if !news || self.offset > LARGEST_OFFSET {
+            let announced = total.map_or("no end".to_owned(), |total| format!("{total} items"));
+            return Err(Error::new(
+                Kind::Protocol,
+                format!("Tencent Cloud announced a list of {announced} but gave {have}"),
+            ));
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    impl Keyed for usize {
+        fn key(&self) -> String {
+            self.to_string()
+        }
+    }
+
+    /// Reads a list of the given pages: its length and the pages it took.
+    fn read(pages: &[(Option<i64>, Range<usize>)]) -> Result<(usize, usize)> {
+        let mut listing = Listing::new();
+        for (number, (total, items)) in pages.iter().enumerate() {
+            if !listing.add(*total, items.clone().collect())? {
+                return Ok((listing.items.len(), number + 1));
+            }
+        }
+        panic!("wanted more than {} pages", pages.len());
+    }
+
+    #[test]
+    fn a_list_ends_where_its_count_is_reached() {
+        assert_eq!(read(&[(Some(0), 0..0)]).unwrap(), (0, 1));
+        assert_eq!(read(&[(Some(3), 0..3)]).unwrap(), (3, 1));
+        let pages = [
+            (Some(250), 0..100),
+            (Some(250), 100..200),
+            (Some(250), 200..250),
+        ];
+        assert_eq!(read(&pages).unwrap(), (250, 3));
+        let smaller = [(Some(30), 0..20), (Some(30), 20..30)];
+        assert_eq!(
+            read(&smaller).unwrap(),
+            (30, 2),
+            "pages may be smaller than asked"
+        );
+    }
+
+    #[test]
+    fn without_a_count_it_ends_where_nothing_new_comes() {
+        assert_eq!(read(&[(None, 0..5), (None, 5..5)]).unwrap(), (5, 2));
+        assert_eq!(
+            read(&[(None, 0..5), (None, 0..5)]).unwrap(),
+            (5, 2),
+            "not paged at all"
+        );
+    }
+
+    #[test]
+    fn a_list_that_changes_is_read_again() {
+        let pages = [
+            (Some(150), 0..100),
+            (Some(149), 101..150),
+            (Some(149), 1..101),
+            (Some(149), 101..150),
+        ];
+        assert_eq!(read(&pages).unwrap(), (149, 4));
+    }
+
+    #[test]
+    fn a_list_short_of_its_count_is_an_error() {
+        let error = read(&[(Some(5), 0..3), (Some(5), 3..3)]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Protocol);
+        let repeated = read(&[(Some(150), 0..100), (Some(150), 0..100)]);
+        assert_eq!(repeated.unwrap_err().kind(), Kind::Protocol);
+    }
+}
