@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::Opened;
+use super::digest::{self, Check};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactKey, Validator};
 use crate::reader;
@@ -41,6 +42,10 @@ pub(super) struct OpenArtifact {
     pub(super) reader: reader::Handle,
     /// Set when this version can no longer be served under this inode.
     changed: AtomicBool,
+    /// Compares what is read with the digest of the store, until that is known to be right.
+    pub(super) digest: Option<Check>,
+    /// Set when the bytes turned out to be other than the store says.
+    damaged: AtomicBool,
 }
 
 impl OpenArtifact {
@@ -50,6 +55,7 @@ impl OpenArtifact {
         task_id: String,
         validator: Validator,
         reader: reader::Handle,
+        digest: Option<Check>,
     ) -> Self {
         OpenArtifact {
             ino,
@@ -58,11 +64,17 @@ impl OpenArtifact {
             validator,
             reader,
             changed: AtomicBool::new(false),
+            digest,
+            damaged: AtomicBool::new(false),
         }
     }
 
-    /// [`Kind::Changed`] once another version was seen: for the rest of this handle's life.
+    /// [`Kind::Changed`] once another version was seen, [`Kind::Protocol`] once the bytes turned
+    /// out to be damaged: for the rest of this handle's life.
     pub(super) fn check(&self) -> Result<()> {
+        if self.damaged.load(Ordering::SeqCst) {
+            return Err(digest::damaged());
+        }
         match self.changed.load(Ordering::SeqCst) {
             true => Err(Error::new(
                 Kind::Changed,
@@ -70,6 +82,18 @@ impl OpenArtifact {
             )),
             false => Ok(()),
         }
+    }
+
+    /// The same, its bytes known to be right.
+    pub(super) fn checked(self) -> Self {
+        OpenArtifact {
+            digest: None,
+            ..self
+        }
+    }
+
+    pub(super) fn mark_damaged(&self) {
+        self.damaged.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn mark_changed(&self) {

@@ -102,6 +102,8 @@ impl Inner {
             reads: activity.reads.get(),
             read_bytes: activity.read_bytes.get(),
             link_refreshes: activity.link_refreshes.get(),
+            digests_verified: activity.digests_verified.get(),
+            digest_mismatches: activity.digest_mismatches.get(),
             failures: activity.failures(),
         }
     }
@@ -206,6 +208,18 @@ impl Inner {
             Counter,
             "Links asked for again.",
             status.activity.link_refreshes,
+        );
+        m.value(
+            "digests_verified_total",
+            Counter,
+            "Files found to have the digest that their store publishes.",
+            status.activity.digests_verified,
+        );
+        m.value(
+            "digest_mismatches_total",
+            Counter,
+            "Files found to have another digest than their store publishes.",
+            status.activity.digest_mismatches,
         );
         m.values(
             "tasks",

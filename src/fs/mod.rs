@@ -6,6 +6,7 @@
 
 mod attr;
 mod build;
+mod digest;
 mod flight;
 mod handles;
 mod meta;
@@ -35,6 +36,7 @@ use crate::tasks::Wait;
 use crate::tree::{Child, FileNode, MetaFile, Node, Tree};
 
 use attr::Shape;
+use digest::Verdict;
 use handles::{Handles, OpenArtifact, OpenFile};
 use open::Opener;
 
@@ -227,7 +229,7 @@ impl Fs {
             OpenFile::Document(content) => Some(Ok(slice(content, offset, len))),
             OpenFile::Artifact(artifact) => {
                 let read = artifact.reader.read_now(offset, len)?;
-                Some(read.and_then(|bytes| self.inner.deliver(artifact, bytes)))
+                Some(read.and_then(|bytes| self.inner.deliver(artifact, offset, bytes)))
             }
         }
     }
@@ -249,7 +251,7 @@ impl Fs {
                 if let Err(error) = &read {
                     self.inner.after_failure(artifact, error.kind()).await;
                 }
-                self.inner.deliver(artifact, read.map_err(stale)?)
+                self.inner.deliver(artifact, offset, read.map_err(stale)?)
             }
         }
     }
@@ -259,6 +261,8 @@ impl Fs {
     pub fn lend(&self, handle: u64) -> Option<Lent> {
         match &*self.inner.readable(handle).ok()? {
             OpenFile::Document(_) => None,
+            // What the kernel reads by itself cannot be checked.
+            OpenFile::Artifact(artifact) if artifact.digest.is_some() => None,
             OpenFile::Artifact(artifact) => artifact.reader.artifact().lend(),
         }
     }
@@ -380,9 +384,23 @@ impl Inner {
         Ok(file)
     }
 
-    /// Lets pass what was read, unless its version was replaced meanwhile.
-    fn deliver(&self, artifact: &OpenArtifact, bytes: Bytes) -> Result<Bytes> {
+    /// Lets pass what was read at `offset`, unless its version was replaced meanwhile or, with this
+    /// read, turned out to be damaged.
+    fn deliver(&self, artifact: &OpenArtifact, offset: u64, bytes: Bytes) -> Result<Bytes> {
         artifact.check()?;
+        if let Some(check) = &artifact.digest {
+            match check.take(offset, &bytes) {
+                Verdict::Open => {}
+                Verdict::Right => self.opener.note_verified(artifact),
+                Verdict::Wrong => {
+                    artifact.mark_damaged();
+                    // The kernel's pages and the cache's blocks go with it.
+                    self.handles.outdate(artifact.ino, &artifact.validator);
+                    drop(self.opener.discard(artifact));
+                    return Err(digest::damaged());
+                }
+            }
+        }
         let activity = &self.opener.activity;
         activity.reads.add(1);
         activity.read_bytes.add(bytes.len() as u64);

@@ -7,13 +7,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 
 use super::Caller;
+use super::digest::{self, Check, Verdict};
 use super::flight::Flights;
 use super::handles::OpenArtifact;
 use crate::cache::Cache;
@@ -22,6 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::links::{LinkSource, Links, ProviderLinks};
 use crate::model::{ArtifactKey, Link, Origin, Size, Task, TaskState, Validator};
+use crate::names;
 use crate::observe::metrics::Activity;
 use crate::providers::Provider;
 use crate::reader::{self, ArtifactSpec, Readers};
@@ -32,6 +36,9 @@ use crate::tree::FileNode;
 /// How often one open starts over because the provider's artifact is gone although its task was
 /// said to be ready: the engine believes the provider once against a first such report.
 const ROUNDS: usize = 3;
+
+/// Bytes read at a time to check a file that is complete.
+const PIECE: u32 = 4 << 20;
 
 /// One configured account.
 #[derive(Debug, Clone)]
@@ -68,6 +75,10 @@ pub(super) struct Opener {
     pub(super) clock: SharedClock,
     links: Mutex<HashMap<LinkKey, (Weak<Links>, Proven)>>,
     probes: Flights<LinkKey, Validator>,
+    /// Checks of complete files.
+    checks: Flights<ArtifactKey, Verdict>,
+    /// Carries on what a read found out; reads come on threads of their own too.
+    runtime: Handle,
 }
 
 impl Opener {
@@ -90,6 +101,8 @@ impl Opener {
             clock,
             links: Mutex::default(),
             probes: Flights::default(),
+            checks: Flights::default(),
+            runtime: Handle::current(),
         }
     }
 
@@ -112,25 +125,115 @@ impl Opener {
             Error::new(Kind::Internal, words)
         })?;
         let key = artifact_key(node);
-        let pinned = match self.held(account, node, &key).await {
-            Some(pinned) => pinned,
-            None => self.pin(account, node, &key, wait, caller).await?,
-        };
+        if let Some(pinned) = self.held(account, node, &key).await {
+            let open = self.opened(account, ino, &key, pinned, true).await?;
+            if self.is_right(account, &open).await? {
+                return Ok(open.checked());
+            }
+        }
+        let pinned = self.pin(account, node, &key, wait, caller).await?;
+        self.opened(account, ino, &key, pinned, false).await
+    }
+
+    /// A handle of the pinned version, which is `complete` in the cache or not.
+    async fn opened(
+        &self,
+        account: &Account,
+        ino: u64,
+        key: &ArtifactKey,
+        pinned: Pinned,
+        complete: bool,
+    ) -> Result<OpenArtifact> {
         let spec = ArtifactSpec {
-            key: content_key(&key, &pinned.validator, &pinned.task_id),
+            key: content_key(key, &pinned.validator, &pinned.task_id),
             validator: pinned.validator.clone(),
             links: pinned.links,
             fetcher: account.fetcher.clone(),
         };
         let readers = self.readers.clone();
         let reader = blocking(move || readers.open(spec)).await?;
+        let record = self.ledger.artifact(key);
+        let digest = record
+            // Of a file that is not complete, bytes will come anew.
+            .filter(|record| record.validator == pinned.validator && !(complete && record.verified))
+            .and_then(|record| digest::promised(record.digest.as_deref()?))
+            .filter(|_| pinned.validator.size > 0)
+            .map(|promised| Check::new(promised, pinned.validator.size));
         Ok(OpenArtifact::new(
             ino,
-            key,
+            key.clone(),
             pinned.task_id,
             pinned.validator,
             reader,
+            digest,
         ))
+    }
+
+    /// Whether a file that is complete in the cache has the digest that its store publishes, found
+    /// out once for all who open it. One that has not is forgotten; where it cannot be told, the
+    /// file is checked as it is read.
+    async fn is_right(&self, account: &Account, open: &OpenArtifact) -> Result<bool> {
+        let Some(promised) = open.digest.as_ref().map(Check::promised) else {
+            return Ok(true);
+        };
+        let content = content_key(&open.key, &open.validator, &open.task_id);
+        let (readers, size) = (self.readers.clone(), open.validator.size);
+        let spec = ArtifactSpec {
+            key: content.clone(),
+            validator: open.validator.clone(),
+            links: Arc::clone(open.reader.artifact().links()),
+            fetcher: account.fetcher.clone(),
+        };
+        let work = || async move {
+            let reader = blocking(move || readers.open(spec)).await?;
+            let check = Check::new(promised, size);
+            let mut at = 0;
+            while at < size {
+                let bytes = reader.read(at, PIECE).await?;
+                match check.take(at, &bytes) {
+                    Verdict::Open => at += bytes.len() as u64,
+                    verdict => return Ok(verdict),
+                }
+            }
+            Ok(Verdict::Open)
+        };
+        match self.checks.join(content, work).await {
+            Ok(Verdict::Right) => {
+                self.note_verified(open);
+                Ok(true)
+            }
+            Ok(Verdict::Wrong) => {
+                tracing::warn!(
+                    file = %names::display(&open.key.file),
+                    "what was cached is not what the store says: it is fetched again"
+                );
+                self.discard(open).await;
+                Ok(false)
+            }
+            Ok(Verdict::Open) => Ok(false),
+            Err(error) if error.kind() == Kind::Stopping => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The bytes of this version are not what the store says: nobody is served them any more, and
+    /// the next open fetches them anew.
+    pub(super) fn discard(&self, open: &OpenArtifact) -> impl Future<Output = ()> + use<> {
+        self.activity.digest_mismatches.add(1);
+        open.reader.artifact().condemn(digest::damaged());
+        self.forgetting(open)
+    }
+
+    /// What was read of this version is what the store says.
+    pub(super) fn note_verified(&self, open: &OpenArtifact) {
+        self.activity.digests_verified.add(1);
+        let (ledger, key) = (self.ledger.clone(), open.key.clone());
+        let validator = open.validator.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = ledger.verified_artifact(&key, &validator).await {
+                tracing::warn!(%error, "a digest will have to be checked again");
+            }
+        });
     }
 
     /// The remembered version, if every byte of it is in the cache.
@@ -254,6 +357,8 @@ impl Opener {
                     validator: probe.validator.clone(),
                     task_id,
                     source_name: probe.source_name,
+                    digest: probe.digest,
+                    verified: false,
                 };
                 if let Err(error) = ledger.remember_artifact(&key, record).await {
                     tracing::warn!(%error, "the artifact's size will have to be asked again");
@@ -315,12 +420,16 @@ impl Opener {
     }
 
     /// This version is no more: the next open of its file learns anew, and its blocks make room.
-    /// Goes on when the reader that found out is gone.
     pub(super) async fn forget(&self, artifact: &OpenArtifact) {
+        self.forgetting(artifact).await;
+    }
+
+    /// Forgets a version, also when nobody waits for the end of it.
+    fn forgetting(&self, artifact: &OpenArtifact) -> impl Future<Output = ()> + use<> {
         let (ledger, cache) = (self.ledger.clone(), self.cache.clone());
         let (key, validator) = (artifact.key.clone(), artifact.validator.clone());
         let content = content_key(&key, &validator, &artifact.task_id);
-        let work = tokio::spawn(async move {
+        let work = self.runtime.spawn(async move {
             let known = ledger.artifact(&key);
             if known.is_some_and(|record| record.validator == validator)
                 && let Err(error) = ledger.forget_artifact(&key).await
@@ -329,7 +438,9 @@ impl Opener {
             }
             let _done = blocking(move || cache.forget(&content, &validator)).await;
         });
-        let _done = work.await;
+        async move {
+            let _done = work.await;
+        }
     }
 
     /// Tells the engine that the task of an open file has no artifact any more. Goes on when the

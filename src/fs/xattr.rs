@@ -1,7 +1,7 @@
 //! Extended attributes: what is known of a file's task and bytes, from memory.
 //!
 //! Files: `state`, `percent`, `size`, `error`, `task`, `expires`, `etag`, `cached`, `source-name`,
-//! `digest`. Backup directories: `status`, `method`, `version`, `type`. All below
+//! `digest` (and whether it was verified). Backup directories: `status`, `method`, `version`, `type`. All below
 //! `user.backupfs.`; an attribute without a value is not listed.
 
 use super::Inner;
@@ -62,12 +62,23 @@ impl Inner {
             None => 0,
         };
         put("user.backupfs.cached", Some(cached.to_string()));
+        let checked = record.as_ref().and_then(|record| {
+            let word = if record.verified {
+                "verified"
+            } else {
+                "unverified"
+            };
+            Some(format!("{} {word}", record.digest.as_ref()?))
+        });
         let (etag, source_name) = record
             .map(|record| (record.validator.etag, record.source_name))
             .unwrap_or_default();
         put("user.backupfs.etag", etag);
         put("user.backupfs.source-name", source_name);
-        put("user.backupfs.digest", node.file.digest.clone());
+        put(
+            "user.backupfs.digest",
+            checked.or_else(|| node.file.digest.clone()),
+        );
         found
     }
 }

@@ -163,6 +163,10 @@ pub struct Activity {
     pub read_bytes: Counter,
     /// Links asked for again; the first of an artifact is not counted.
     pub link_refreshes: Counter,
+    /// Files whose bytes were found to have the digest that their store publishes.
+    pub digests_verified: Counter,
+    /// Files whose bytes had another one.
+    pub digest_mismatches: Counter,
     failures: Mutex<BTreeMap<&'static str, u64>>,
 }
 

@@ -152,6 +152,10 @@ pub struct Totals {
     pub read_bytes: u64,
     /// Links asked for again.
     pub link_refreshes: u64,
+    /// Files whose bytes were found to have the digest that their store publishes.
+    pub digests_verified: u64,
+    /// Files whose bytes had another one: they were thrown away.
+    pub digest_mismatches: u64,
     /// Failed operations by the errno's name; everyday answers (ENOENT, ENODATA …) do not count.
     pub failures: BTreeMap<&'static str, u64>,
 }

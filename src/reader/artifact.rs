@@ -130,6 +130,12 @@ impl Artifact {
         self.broken.get()
     }
 
+    /// Its bytes turned out to be wrong: nobody is served any of them from now on.
+    pub fn condemn(&self, why: Error) {
+        // Only the first reason is kept.
+        let _ = self.broken.set(why);
+    }
+
     /// The bytes of `wanted` if all its blocks are at hand.
     pub(super) fn at_hand(&self, wanted: &Range<u64>) -> Option<Bytes> {
         if self.broken.get().is_some() || !blocks_of(wanted).all(|block| self.has(block)) {

@@ -26,10 +26,20 @@ pub struct Content(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
-    Noise { seed: u64, size: u64 },
+    Noise {
+        seed: u64,
+        size: u64,
+    },
     Bytes(Bytes),
-    File { file: File, size: u64 },
-    Dump { seed: u64, made: OnceLock<Bytes> },
+    File {
+        file: File,
+        size: u64,
+    },
+    Made {
+        seed: u64,
+        make: fn(u64) -> Vec<u8>,
+        made: OnceLock<Bytes>,
+    },
 }
 
 impl Content {
@@ -53,8 +63,17 @@ impl Content {
     /// A small database dump as a genuine `.tgz` of BSON files, a function of `seed`. It is made,
     /// and then kept, when it is first asked for.
     pub fn dump(seed: u64) -> Self {
+        Self::made(seed, dump::tgz)
+    }
+
+    /// The same dump as a `.tar` of compressed files.
+    pub fn packed_dump(seed: u64) -> Self {
+        Self::made(seed, dump::tar)
+    }
+
+    fn made(seed: u64, make: fn(u64) -> Vec<u8>) -> Self {
         let made = OnceLock::new();
-        Content(Arc::new(Source::Dump { seed, made }))
+        Content(Arc::new(Source::Made { seed, make, made }))
     }
 
     /// The exact length in bytes.
@@ -62,7 +81,7 @@ impl Content {
         match &*self.0 {
             Source::Noise { size, .. } | Source::File { size, .. } => *size,
             Source::Bytes(bytes) => bytes.len() as u64,
-            Source::Dump { seed, made } => made_dump(*seed, made).len() as u64,
+            Source::Made { seed, make, made } => made_by(*make, *seed, made).len() as u64,
         }
     }
 
@@ -74,7 +93,7 @@ impl Content {
         match &*self.0 {
             Source::Noise { seed, .. } => Ok(noise(*seed, start..end)),
             Source::Bytes(bytes) => Ok(slice(bytes)),
-            Source::Dump { seed, made } => Ok(slice(made_dump(*seed, made))),
+            Source::Made { seed, make, made } => Ok(slice(made_by(*make, *seed, made))),
             Source::File { file, .. } => {
                 let mut buffer = vec![0; (end - start) as usize];
                 file.read_exact_at(&mut buffer, start)?;
@@ -116,8 +135,8 @@ impl Content {
     }
 }
 
-fn made_dump(seed: u64, made: &OnceLock<Bytes>) -> &Bytes {
-    made.get_or_init(|| dump::tgz(seed).into())
+fn made_by(make: fn(u64) -> Vec<u8>, seed: u64, made: &OnceLock<Bytes>) -> &Bytes {
+    made.get_or_init(|| make(seed).into())
 }
 
 /// The noise of `seed` at `range`: byte `i` is byte `i % 8` of the mixed word `i / 8`.

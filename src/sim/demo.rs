@@ -3,11 +3,16 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::atlas::{Cluster, Project, Snapshot, Status, Tier};
-use super::{Content, SimBuilder};
+use super::tencent::{Backup, Instance, Method};
+use super::{Content, SimBuilder, dump};
+
+/// Where the folder of an older Tencent backup lies in the bucket.
+const FOLDER: &str = "cmongo_backup/cmgo-archive1_0/snapshot/1544517026";
 
 /// One Atlas project: a shared M2 and M5 with a week of daily snapshots each, a free M0 without,
 /// and a dedicated replica set. The last snapshot is of this morning; every artifact is a genuine
-/// `.tgz` of a database dump.
+/// `.tgz` of a database dump. One Tencent account: a replica set and a cluster of three shards,
+/// and a folder of a third instance in COS, with a name that needs care.
 pub fn demo_clouds() -> SimBuilder {
     let now = Timestamp::now();
     let midnight = now.as_second() - now.as_second().rem_euclid(86_400);
@@ -22,7 +27,7 @@ pub fn demo_clouds() -> SimBuilder {
         }
     };
     let running = Snapshot::at(now).status(Status::Running);
-    SimBuilder::new().project(
+    let builder = SimBuilder::new().project(
         Project::new("Web shop (production)")
             .cluster(
                 Cluster::new("orders", Tier::M2)
@@ -38,5 +43,25 @@ pub fn demo_clouds() -> SimBuilder {
             .cluster(
                 Cluster::new("ledger", Tier::M10).daily(3, at(4), |day| Content::dump(300 + day)),
             ),
-    )
+    );
+    let ago = |days: i64, hours: i64| at(hours) - SignedDuration::from_hours(24 * days);
+    let shards = |seed: u64| (0..3).map(move |shard| Content::packed_dump(seed + shard));
+    let builder = builder
+        .instance(
+            Instance::new("cmgo-shop0001")
+                .backup(Backup::at(ago(1, 1), [Content::packed_dump(400)]))
+                .backup(Backup::at(ago(0, 1), [Content::packed_dump(401)]).manual()),
+        )
+        .instance(
+            Instance::new("cmgo-ledger01")
+                .shards(3)
+                .backup(Backup::at(ago(0, 5), shards(410)).method(Method::Physical)),
+        );
+    let written = Timestamp::from_second(1_544_517_060).unwrap_or(now);
+    let note = Content::bytes("Read me before you restore.\n");
+    let mut builder = builder.object(&format!("{FOLDER}/read me +100%.txt"), note, written);
+    for (name, data) in dump::folder(420) {
+        builder = builder.object(&format!("{FOLDER}/{name}"), Content::bytes(data), written);
+    }
+    builder
 }

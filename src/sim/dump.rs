@@ -1,5 +1,6 @@
-//! A small but genuine database dump: a `.tgz` of `dump/<database>/<collection>.bson` with its
-//! `.metadata.json`, which `tar xz` and `mongorestore` understand. Pure: a function of the seed.
+//! A small but genuine database dump: `<database>/<collection>.bson` with its `.metadata.json`, as
+//! one `.tgz`, as the files of `mongodump --gzip`, or as a tar of these, which `tar` and
+//! `mongorestore` understand. Pure: a function of the seed.
 
 use std::io::{self, Write};
 
@@ -14,30 +15,51 @@ const ORDERS: std::ops::Range<u64> = 6_000..14_000;
 /// 2026-01-01T00:00:00Z, so that a dump does not depend on when it is made.
 const NEW_YEAR_MS: i64 = 1_767_225_600_000;
 
-/// The archive of `seed`.
+/// The archive of `seed`: a `.tgz` of plain files.
 pub(super) fn tgz(seed: u64) -> Vec<u8> {
-    write(seed).expect("writing into memory does not fail")
+    let write = || {
+        let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let files = files(seed)?.into_iter();
+        let files = files.map(|(name, data)| (format!("dump/{name}"), data));
+        archive(encoder, files)?.finish()
+    };
+    write().expect(IN_MEMORY)
 }
 
-fn write(seed: u64) -> io::Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+/// The files of `seed`, each compressed by itself, below a directory of their own.
+pub(super) fn folder(seed: u64) -> Vec<(String, Vec<u8>)> {
+    let write = || {
+        let files = files(seed)?.into_iter().map(|(name, data)| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&data)?;
+            Ok((format!("1544517027220146694/{name}.gz"), encoder.finish()?))
+        });
+        files.collect::<io::Result<Vec<_>>>()
+    };
+    write().expect(IN_MEMORY)
+}
+
+/// A tar of that folder.
+pub(super) fn tar(seed: u64) -> Vec<u8> {
+    archive(Vec::new(), folder(seed).into_iter()).expect(IN_MEMORY)
+}
+
+const IN_MEMORY: &str = "writing into memory does not fail";
+
+/// The files of a dump of one database, by path.
+fn files(seed: u64) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut draw = Draw(mix(seed));
     let count = ORDERS.start + draw.below(ORDERS.end - ORDERS.start);
-    add(
-        &mut archive,
-        "customers",
-        (0..count / 8).map(|n| customer(n, &mut draw)),
-    )?;
-    add(
-        &mut archive,
-        "orders",
-        (0..count).map(|n| order(n, count / 8, &mut draw)),
-    )?;
-    archive.into_inner()?.finish()
+    let mut files = Vec::new();
+    let customers = (0..count / 8).map(|n| customer(n, &mut draw));
+    add(&mut files, "customers", customers)?;
+    let orders = (0..count).map(|n| order(n, count / 8, &mut draw));
+    add(&mut files, "orders", orders)?;
+    Ok(files)
 }
 
 fn add(
-    archive: &mut tar::Builder<impl Write>,
+    files: &mut Vec<(String, Vec<u8>)>,
     collection: &str,
     documents: impl Iterator<Item = Document>,
 ) -> io::Result<()> {
@@ -48,18 +70,22 @@ fn add(
     let metadata = format!(
         r#"{{"indexes":[{{"v":{{"$numberInt":"2"}},"key":{{"_id":{{"$numberInt":"1"}}}},"name":"_id_"}}],"collectionName":"{collection}","type":"collection"}}"#
     );
-    for (suffix, bytes) in [("bson", &data[..]), ("metadata.json", metadata.as_bytes())] {
+    files.push((format!("shop/{collection}.bson"), data));
+    files.push((format!("shop/{collection}.metadata.json"), metadata.into()));
+    Ok(())
+}
+
+/// `files` as a tar, written into `to`.
+fn archive<W: Write>(to: W, files: impl Iterator<Item = (String, Vec<u8>)>) -> io::Result<W> {
+    let mut archive = tar::Builder::new(to);
+    for (name, data) in files {
         let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
+        header.set_size(data.len() as u64);
         header.set_mode(0o600);
         header.set_mtime((NEW_YEAR_MS / 1000) as u64);
-        archive.append_data(
-            &mut header,
-            format!("dump/shop/{collection}.{suffix}"),
-            bytes,
-        )?;
+        archive.append_data(&mut header, name, &data[..])?;
     }
-    Ok(())
+    archive.into_inner()
 }
 
 fn customer(number: u64, draw: &mut Draw) -> Document {

@@ -63,7 +63,9 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
 /// Path and query, and the name of the call where that stands in a header.
 fn target(request: &Request) -> String {
     let actions = ["x-acs-action", "x-tc-action"].iter();
-    let action = actions.filter_map(|name| request.headers().get(*name)).next();
+    let action = actions
+        .filter_map(|name| request.headers().get(*name))
+        .next();
     let action = action.and_then(|value| value.to_str().ok());
     format!("{}{}", request.uri(), action.unwrap_or_default())
 }

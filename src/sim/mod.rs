@@ -444,6 +444,11 @@ impl TencentHandle<'_> {
         self.0.artifact(instance, backup, shard)
     }
 
+    /// The same by the backup's id and the shard's.
+    pub fn packed(&self, instance: &str, back_id: &str, shard: &str) -> Option<Content> {
+        self.0.packed(instance, back_id, shard)
+    }
+
     /// The keys of the bucket that begin with `prefix`.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         self.0.store().keys(prefix)

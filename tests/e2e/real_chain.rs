@@ -1,5 +1,6 @@
-//! The main job with real tools: a dump made by mongodump, behind the simulated Atlas, is restored
-//! by mongorestore straight off the mount, and every document reads back equal.
+//! The main job with real tools: a dump made by mongodump, behind the simulated Atlas or in the
+//! simulated COS, is restored by mongorestore straight off the mount, and every document reads back
+//! equal.
 //!
 //! `scripts/real-tools` brings the tools and `scripts/test` names their directory in
 //! `MONGO_BACKUPFS_REAL_TOOLS`; without it these tests say so and fail.
@@ -8,9 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use mongo_backupfs::sim::Content;
+use mongo_backupfs::sim::{Content, SimBuilder};
 use tempfile::TempDir;
 
+use crate::tencent;
 use crate::world::{World, eventually, kill, wait};
 
 /// Enough for several blocks of the archive and every BSON type in each of its collections.
@@ -150,5 +152,44 @@ fn a_real_dump_is_restored_off_the_mount_and_reads_back_equal() {
         "a truncated archive was taken for a whole one"
     );
     assert_eq!(world.sim.bill().tasks_created, 2);
+    world.unmount();
+}
+
+#[test]
+fn a_real_dump_in_a_cos_folder_is_restored_off_the_mount() {
+    let tools = Tools::find();
+    let source = Server::start(&tools);
+    tools.documents(&["fill", &source.uri, DOCUMENTS]);
+    let expected = tools.documents(&["digest", &source.uri]);
+    let scratch = tempfile::tempdir().unwrap();
+    let out = format!("--out={}", scratch.path().display());
+    ok(tools.run("bin/mongodump", &["--uri", &source.uri, "--gzip", &out]));
+    drop(source);
+
+    let written = "2018-12-11T08:31:00Z".parse().unwrap();
+    let mut builder = SimBuilder::new();
+    let mut folders = vec![scratch.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(scratch.path()).unwrap().display();
+            let key = format!("{}/1544517027220146694/{name}", tencent::FOLDER);
+            builder = builder.object(&key, Content::file(&path).unwrap(), written);
+        }
+    }
+    let mut world = World::new(builder);
+    world.account = Some(tencent::account(&world.sim));
+    world.mount();
+    let shard = "tencent/cmgo-pfsumk5l/latest/cmgo-pfsumk5l_0/1544517027220146694";
+    let dir = format!("--dir={}", world.mountpoint.join(shard).display());
+    let target = Server::start(&tools);
+    ok(tools.run("bin/mongorestore", &["--uri", &target.uri, "--gzip", &dir]));
+    assert_eq!(tools.documents(&["digest", &target.uri]), expected);
+    assert!(expected.contains("\"count\": 2500"), "{expected}");
+    assert_eq!(world.sim.bill().tasks_created, 0);
     world.unmount();
 }

@@ -16,7 +16,7 @@ use crate::world::{World, eventually, sh, sha256_of};
 const REPLICA_SET: &str = "cmgo-replica1";
 const CLUSTER: &str = "cmgo-sharded1";
 /// The folder of the console's own example.
-const FOLDER: &str = "cmongo_backup/cmgo-pfsumk5l_0/snapshot/1544517026";
+pub const FOLDER: &str = "cmongo_backup/cmgo-pfsumk5l_0/snapshot/1544517026";
 
 fn started() -> Timestamp {
     "2026-11-05T17:02:03Z".parse().unwrap()
@@ -29,7 +29,7 @@ fn world(builder: SimBuilder) -> World {
     world
 }
 
-fn account(sim: &Sim) -> String {
+pub fn account(sim: &Sim) -> String {
     let cloud = sim.tencent();
     format!(
         "[[provider]]\nname = \"tencent\"\nkind = \"tencent\"\nregions = [\"ap-guangzhou\"]\n\
@@ -438,5 +438,82 @@ fn a_backup_deleted_under_an_open_file_is_stale() {
     let error = file.read_exact(&mut [0; 4096]).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
     drop(file);
+    world.unmount();
+}
+
+#[test]
+fn damaged_bytes_are_an_error_and_never_a_copy() {
+    let content = Content::noise(8, 5_000_000);
+    let knobs = Knobs {
+        right_digests: false,
+        ..Knobs::default()
+    };
+    let builder = SimBuilder::new().tencent_knobs(knobs);
+    let mut world = world(builder.instance(replica_set(content.clone())));
+    world.mount();
+    let file = tar(&world);
+    for _ in 0..2 {
+        let error = fs::read(&file).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+        assert!(attribute(&file, "error").contains("CRC-64"));
+    }
+    world.sim.adjust_tencent(|knobs| knobs.right_digests = true);
+    assert_eq!(sha256_of(&file), content.sha256().unwrap());
+    eventually("the digest is known to be right", || {
+        attribute(&file, "digest").ends_with(" verified")
+    });
+    assert!(attribute(&file, "digest").starts_with("crc64ecma:"));
+    let status = fs::read_to_string(world.mountpoint.join(".backupfs/status.json")).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["activity"]["digests_verified"], 1, "{status}");
+    assert_eq!(status["activity"]["digest_mismatches"], 2, "{status}");
+    world.unmount();
+    world.mount();
+    assert!(
+        attribute(&file, "digest").ends_with(" verified"),
+        "remembered"
+    );
+    world.unmount();
+}
+
+#[test]
+fn a_file_that_was_read_in_pieces_is_checked_when_it_is_opened_whole() {
+    use std::os::unix::fs::FileExt;
+    let content = Content::noise(9, 3_000_000);
+    let mut world = world(SimBuilder::new().instance(replica_set(content.clone())));
+    world.mount();
+    let path = tar(&world);
+    let mut half = vec![0; 1_500_000];
+    for start in [1_500_000, 0] {
+        let file = fs::File::open(&path).unwrap();
+        file.read_exact_at(&mut half, start).unwrap();
+    }
+    eventually("all of it is cached", || {
+        attribute(&path, "cached") == "3000000"
+    });
+    assert!(attribute(&path, "digest").ends_with(" unverified"));
+    world.unmount();
+    world.mount();
+    assert_eq!(sha256_of(&path), content.sha256().unwrap());
+    eventually("it is checked", || {
+        attribute(&path, "digest").ends_with(" verified")
+    });
+    world.unmount();
+}
+
+#[test]
+fn temporary_keys_bring_their_token() {
+    let (builder, expected) = folder(SimBuilder::new(), 12);
+    let builder = builder
+        .tencent_token("STS+TOKEN/=")
+        .instance(replica_set(Content::noise(1, 9)));
+    let mut world = world(builder);
+    let account = world.account.take().unwrap();
+    let with_token = account.replace("[provider.cos]", "token = \"STS+TOKEN/=\"\n[provider.cos]");
+    world.account = Some(with_token);
+    world.mount();
+    assert_eq!(fs::read(tar(&world)).unwrap().len(), 9);
+    let shard = root(&world).join("cmgo-pfsumk5l/latest/cmgo-pfsumk5l_0");
+    assert_eq!(digests(&shard).len(), expected.len());
     world.unmount();
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Stage, aside, tree};
+use super::{ATLAS, Stage, aside, tree};
 use crate::cli::print;
 use crate::error::{Error, Kind, Result};
 use crate::sim::{Bill, Sim};
@@ -39,10 +39,14 @@ pub(super) async fn journey(sim: &Sim, stage: &Stage) -> Result<Report> {
         let source = path.clone();
         let (size, digest) = aside(move || copied(&source, &copy)).await?;
         bytes += size;
-        if expected(sim, path).as_ref() != Some(&digest) {
+        if expected(sim, &stage.mountpoint, path).as_ref() != Some(&digest) {
             wrong.push(path.display().to_string());
         }
     }
+    let packed = files
+        .iter()
+        .filter(|path| is_packed(&stage.mountpoint, path))
+        .count();
     let bill = sim.bill();
     findings.push(Finding {
         held: wrong.is_empty() && !files.is_empty(),
@@ -55,11 +59,10 @@ pub(super) async fn journey(sim: &Sim, stage: &Stage) -> Result<Report> {
         },
     });
     findings.push(Finding {
-        held: bill.tasks_created == files.len() as u64,
+        held: bill.tasks_created == packed as u64,
         words: format!(
-            "{} download tasks created for {} backups",
+            "{} download tasks created for {packed} files that need one",
             bill.tasks_created,
-            files.len()
         ),
     });
     Ok(Report { findings, bill })
@@ -150,10 +153,34 @@ impl io::Write for Hash<'_> {
     }
 }
 
-/// The digest of what the simulated cloud holds for `…/<cluster>/<time>-<snapshot>/<shard>/<file>`.
-fn expected(sim: &Sim, path: &Path) -> Option<String> {
-    let mut names = path.iter().rev().skip(2).map(|name| name.to_str());
-    let (_, snapshot) = names.next()??.split_once('-')?;
-    let cluster = names.next()??;
-    sim.artifact_sha256(cluster, snapshot)
+/// The digest of what the simulated clouds hold for `<account>/<instance>/<time>-<id>/<shard>/<file…>`
+/// below `root`.
+fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
+    let (names, cloud) = (names(root, path), sim.tencent());
+    let [account, instance, backup, shard, file @ ..] = names.as_slice() else {
+        return None;
+    };
+    let (_, id) = backup.split_once('-')?;
+    let content = match *account {
+        ATLAS => return sim.artifact_sha256(instance, id),
+        _ if is_packed(root, path) => cloud.packed(instance, id, shard),
+        _ => {
+            let file = file.join("/");
+            cloud.object(&format!("cmongo_backup/{shard}/snapshot/{id}/{file}"))
+        }
+    };
+    content?.sha256().ok()
+}
+
+/// Whether a file is what a download task packs, rather than an object of a folder.
+fn is_packed(root: &Path, path: &Path) -> bool {
+    let names = names(root, path);
+    let extension = names.last().and_then(|name| name.rsplit_once('.'));
+    matches!(extension, Some((_, "tgz" | "tar")))
+}
+
+/// The parts of `path` below `root`.
+fn names<'a>(root: &Path, path: &'a Path) -> Vec<&'a str> {
+    let below = path.strip_prefix(root).unwrap_or(path);
+    below.iter().filter_map(|name| name.to_str()).collect()
 }

@@ -20,8 +20,9 @@ use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Mount, Signals};
 use crate::sim::{Sim, demo_clouds};
 
-/// The top-level directory of the demo's account.
-const ACCOUNT: &str = "atlas-demo";
+/// The top-level directories of the demo's accounts.
+const ATLAS: &str = "atlas-demo";
+const TENCENT: &str = "tencent-demo";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -44,7 +45,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             .await
             .map_err(|error| environment("cannot serve the simulated clouds", error))?;
         if args.serve {
-            print(&format!("{}\n{}", keys(&sim), account(&sim)))?;
+            print(&format!("{}\n{}", keys(&sim), accounts(&sim)))?;
             signals.terminated().await;
             return Ok(());
         }
@@ -96,7 +97,7 @@ impl Stage {
         made().map_err(|error| environment("cannot make a temporary directory", error))
     }
 
-    /// The configuration of the simulated account, read from a file like any other. Nothing in
+    /// The configuration of the simulated accounts, read from a file like any other. Nothing in
     /// the process environment changes it.
     fn config(&self, sim: &Sim, context: &Context) -> Result<Config> {
         let dir = self.dir.path();
@@ -104,7 +105,7 @@ impl Stage {
             "[mount]\ncache_dir = {}\nstate_dir = {}\n\n{}",
             quoted(&dir.join("cache").to_string_lossy()),
             quoted(&dir.join("state").to_string_lossy()),
-            account(sim),
+            accounts(sim),
         );
         let path = dir.join("config.toml");
         let mut file = fs::OpenOptions::new();
@@ -120,9 +121,10 @@ impl Stage {
     }
 }
 
-/// The account as a configuration says it.
-fn account(sim: &Sim) -> String {
-    format!(
+/// The accounts as a configuration says them.
+fn accounts(sim: &Sim) -> String {
+    let cloud = sim.tencent();
+    let atlas = format!(
         "[[provider]]\n\
          name = {}\n\
          kind = \"atlas\"\n\
@@ -132,15 +134,37 @@ fn account(sim: &Sim) -> String {
          public_key = {}\n\
          private_key = {}\n\
          poll_interval = \"500ms\"\n",
-        quoted(ACCOUNT),
+        quoted(ATLAS),
         quoted(sim.base_url()),
         quoted(sim.project_id()),
         quoted(sim.public_key()),
         quoted(sim.private_key()),
-    )
+    );
+    let tencent = format!(
+        "[[provider]]\n\
+         name = {}\n\
+         kind = \"tencent\"\n\
+         regions = [\"ap-guangzhou\"]\n\
+         endpoint = {}\n\
+         allow_http = true\n\
+         secret_id = {}\n\
+         secret_key = {}\n\
+         poll_interval = \"500ms\"\n\
+         [provider.cos]\n\
+         bucket = {}\n\
+         region = \"ap-guangzhou\"\n\
+         endpoint = {}\n",
+        quoted(TENCENT),
+        quoted(cloud.base_url()),
+        quoted(cloud.secret_id()),
+        quoted(cloud.secret_key()),
+        quoted(cloud.bucket()),
+        quoted(cloud.bucket_url()),
+    );
+    format!("{atlas}\n{tencent}")
 }
 
-/// The account for scripts, on one line.
+/// The accounts for scripts, on one line.
 fn keys(sim: &Sim) -> serde_json::Value {
     serde_json::json!({
         "endpoint": sim.base_url(),
@@ -149,6 +173,7 @@ fn keys(sim: &Sim) -> serde_json::Value {
         "private_key": sim.private_key(),
         "client_id": sim.client_id(),
         "client_secret": sim.client_secret(),
+        "tencent": sim.tencent().describe(),
     })
 }
 
@@ -199,12 +224,13 @@ mod tests {
         let sim = Sim::start(demo_clouds()).await.unwrap();
         let stage = Stage::new(None).unwrap();
         let path = stage.dir.path().join("printed.toml");
-        fs::write(&path, account(&sim)).unwrap();
+        fs::write(&path, accounts(&sim)).unwrap();
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let home = [("HOME", stage.dir.path())];
         let environment = Environment::new(home, false);
         let config = Config::load(&path, &MountArgs::default(), &environment).unwrap();
-        assert_eq!(config.providers[0].name, ACCOUNT);
+        let names: Vec<&str> = config.providers.iter().map(|p| &*p.name).collect();
+        assert_eq!(names, [ATLAS, TENCENT]);
         assert_eq!(keys(&sim)["endpoint"], sim.base_url());
     }
 }

@@ -285,7 +285,7 @@ fn backup(of: &Instance, backup: &Backup, number: usize) -> Value {
         },
         "Status": if backup.complete { FINISHED } else { 1 },
         "BackupMethod": backup.method.code(),
-        "BackId": backup.back_id.unwrap_or(number as i64 + 1000),
+        "BackId": backup.id(number),
         "DeleteTime": "2099-01-01 00:00:00",
         "BackupRegion": "",
         "RestoreTime": time(backup.finished()),

@@ -91,7 +91,6 @@ pub struct Backup {
     pub(super) complete: bool,
     pub(super) manual: bool,
     pub(super) refusal: Option<String>,
-    pub(super) back_id: Option<i64>,
     pub(super) contents: Vec<Content>,
 }
 
@@ -104,7 +103,6 @@ impl Backup {
             complete: true,
             manual: false,
             refusal: None,
-            back_id: None,
             contents: contents.into_iter().collect(),
         }
     }
@@ -131,6 +129,11 @@ impl Backup {
     pub fn not_downloadable(mut self, code: &str) -> Self {
         self.refusal = Some(code.to_owned());
         self
+    }
+
+    /// Its record id; it is the `number`-th of its instance.
+    pub(super) fn id(&self, number: usize) -> i64 {
+        1000 + number as i64
     }
 
     /// When it was finished: six seconds after its start.

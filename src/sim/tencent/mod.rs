@@ -141,6 +141,16 @@ impl Tencent {
         found.contents.get(shard).cloned()
     }
 
+    /// What the download of the shard `shard` of the backup with this id contains.
+    pub(super) fn packed(&self, instance: &str, back_id: &str, shard: &str) -> Option<Content> {
+        let estate = self.estate();
+        let found = estate.instances.iter().find(|known| known.id == instance)?;
+        let mut numbered = found.backups.iter().enumerate();
+        let (_, backup) = numbered.find(|(at, backup)| backup.id(*at).to_string() == back_id)?;
+        let at = (0..found.shards).find(|at| found.shard_id(*at) == shard)?;
+        backup.contents.get(at).cloned()
+    }
+
     /// Deletes a backup with its downloads, as the end of its retention does.
     pub(super) fn delete_backup(&self, instance: &str, backup: &str) -> bool {
         let mut estate = self.estate();

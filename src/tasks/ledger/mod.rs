@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Kind, Result};
-use crate::model::{ArtifactKey, Task, TaskKey, TaskState};
+use crate::model::{ArtifactKey, Task, TaskKey, TaskState, Validator};
 use crate::tasks::policy;
 use mirror::Mirror;
 use owner::Owner;
@@ -104,6 +104,23 @@ impl Ledger {
         self.access(move |db| record::put_artifact(db, &key, &record))
             .await
             .map(drop)
+    }
+
+    /// Notes that the bytes of this version of an artifact have the published digest.
+    ///
+    /// `Ledger` as for [`Ledger::remember_artifact`].
+    pub async fn verified_artifact(&self, key: &ArtifactKey, of: &Validator) -> Result<()> {
+        let known = self.artifact(key).filter(|record| record.validator == *of);
+        match known {
+            Some(record) => {
+                let verified = ArtifactRecord {
+                    verified: true,
+                    ..record
+                };
+                self.remember_artifact(key, verified).await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Forgets an artifact whose version turned out to be gone.

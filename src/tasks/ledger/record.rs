@@ -49,12 +49,17 @@ pub struct ArtifactRecord {
     pub task_id: String,
     /// The provider's own file name.
     pub source_name: Option<String>,
+    /// A digest that the store publishes, `algorithm:value`.
+    pub digest: Option<String>,
+    /// Whether the bytes were once read whole and found to have that digest.
+    pub verified: bool,
 }
 
 const TASK_COLUMNS: &str = "provider, instance, backup, shard, revision, state, task_id, expires, \
                             message, since, changed, reports, intent_owner, intent_at, sum";
 const ARTIFACT_COLUMNS: &str = "provider, instance, backup, shard, file, size, etag, \
-                                last_modified, task_id, source_name, sum";
+                                last_modified, task_id, source_name, sum, digest, \
+                                verified";
 
 /// The word of a state in the ledger and in `user.backupfs.state`.
 pub(crate) fn word(state: TaskState) -> &'static str {
@@ -272,6 +277,8 @@ fn read_artifact(row: &Row<'_>) -> rusqlite::Result<(ArtifactKey, ArtifactRecord
         },
         task_id: row.get(8)?,
         source_name: row.get(9)?,
+        digest: row.get(11)?,
+        verified: row.get(12)?,
     };
     match row.get::<_, u32>(10)? == artifact_sum(&key, &record) {
         true => Ok((key, record)),
@@ -281,7 +288,7 @@ fn read_artifact(row: &Row<'_>) -> rusqlite::Result<(ArtifactKey, ArtifactRecord
 
 /// The checksum of all that a row of `artifacts` holds.
 fn artifact_sum(key: &ArtifactKey, record: &ArtifactRecord) -> u32 {
-    sum(&(
+    let first = (
         parts(&key.task),
         &key.file,
         record.validator.size,
@@ -289,7 +296,12 @@ fn artifact_sum(key: &ArtifactKey, record: &ArtifactRecord) -> u32 {
         &record.validator.last_modified,
         &record.task_id,
         &record.source_name,
-    ))
+    );
+    match &record.digest {
+        // As in rows from before there were digests.
+        None => sum(&first),
+        Some(digest) => sum(&(first, digest, record.verified)),
+    }
 }
 
 pub(super) fn put_artifact(
@@ -299,7 +311,7 @@ pub(super) fn put_artifact(
 ) -> rusqlite::Result<()> {
     db.prepare_cached(&format!(
         "INSERT OR REPLACE INTO artifacts ({ARTIFACT_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
     ))?
     .execute(params![
         key.task.provider,
@@ -313,6 +325,8 @@ pub(super) fn put_artifact(
         record.task_id,
         record.source_name,
         artifact_sum(key, record),
+        record.digest,
+        record.verified,
     ])?;
     Ok(())
 }

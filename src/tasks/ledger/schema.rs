@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// What `user_version` says of a current ledger.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// One script per version: `MIGRATIONS[n]` leads from version n to n + 1. Never changed once
 /// released, only added to. Times are microseconds since 1970 in UTC.
@@ -53,6 +53,9 @@ CREATE TABLE artifacts (
     sum      INTEGER NOT NULL,
     PRIMARY KEY (provider, instance, backup, shard, file)
 ) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE artifacts ADD COLUMN digest TEXT;
+ALTER TABLE artifacts ADD COLUMN verified INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings an open database to [`VERSION`], from nothing if it is new.

@@ -27,6 +27,8 @@ fn artifact(name: &str) -> (ArtifactKey, ArtifactRecord) {
         },
         task_id: "t1".into(),
         source_name: Some("dump.gz".into()),
+        digest: Some("crc64ecma:17".into()),
+        verified: true,
     };
     (key, record)
 }
