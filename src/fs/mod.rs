@@ -11,7 +11,9 @@ mod flight;
 mod handles;
 mod meta;
 mod open;
+mod spender;
 mod types;
+mod verify;
 mod xattr;
 
 use std::collections::HashMap;
@@ -42,7 +44,7 @@ use open::Opener;
 
 pub use attr::kind;
 pub use build::tree;
-pub use open::process_name;
+pub use spender::process_name;
 pub use types::{Attr, Caller, Entry, FileKind, Opened, Statfs};
 
 /// How long [`Fs::stop`] waits for a create under way, and then for the cache's disk.

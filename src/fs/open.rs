@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -19,26 +18,23 @@ use super::Caller;
 use super::digest::{self, Check, Verdict};
 use super::flight::Flights;
 use super::handles::OpenArtifact;
+use super::spender::spender;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::links::{LinkSource, Links, ProviderLinks};
 use crate::model::{ArtifactKey, Link, Origin, Size, Task, TaskState, Validator};
-use crate::names;
 use crate::observe::metrics::Activity;
 use crate::providers::Provider;
 use crate::reader::{self, ArtifactSpec, Readers};
 use crate::tasks::ledger::{ArtifactRecord, Ledger};
-use crate::tasks::{Engine, Spender, Wait};
+use crate::tasks::{Engine, Wait};
 use crate::tree::FileNode;
 
 /// How often one open starts over because the provider's artifact is gone although its task was
 /// said to be ready: the engine believes the provider once against a first such report.
 const ROUNDS: usize = 3;
-
-/// Bytes read at a time to check a file that is complete.
-const PIECE: u32 = 4 << 20;
 
 /// One configured account.
 #[derive(Debug, Clone)]
@@ -76,9 +72,9 @@ pub(super) struct Opener {
     links: Mutex<HashMap<LinkKey, (Weak<Links>, Proven)>>,
     probes: Flights<LinkKey, Validator>,
     /// Checks of complete files.
-    checks: Flights<ArtifactKey, Verdict>,
+    pub(super) checks: Flights<ArtifactKey, Verdict>,
     /// Carries on what a read found out; reads come on threads of their own too.
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 impl Opener {
@@ -167,73 +163,6 @@ impl Opener {
             reader,
             digest,
         ))
-    }
-
-    /// Whether a file that is complete in the cache has the digest that its store publishes, found
-    /// out once for all who open it. One that has not is forgotten; where it cannot be told, the
-    /// file is checked as it is read.
-    async fn is_right(&self, account: &Account, open: &OpenArtifact) -> Result<bool> {
-        let Some(promised) = open.digest.as_ref().map(Check::promised) else {
-            return Ok(true);
-        };
-        let content = content_key(&open.key, &open.validator, &open.task_id);
-        let (readers, size) = (self.readers.clone(), open.validator.size);
-        let spec = ArtifactSpec {
-            key: content.clone(),
-            validator: open.validator.clone(),
-            links: Arc::clone(open.reader.artifact().links()),
-            fetcher: account.fetcher.clone(),
-        };
-        let work = || async move {
-            let reader = blocking(move || readers.open(spec)).await?;
-            let check = Check::new(promised, size);
-            let mut at = 0;
-            while at < size {
-                let bytes = reader.read(at, PIECE).await?;
-                match check.take(at, &bytes) {
-                    Verdict::Open => at += bytes.len() as u64,
-                    verdict => return Ok(verdict),
-                }
-            }
-            Ok(Verdict::Open)
-        };
-        match self.checks.join(content, work).await {
-            Ok(Verdict::Right) => {
-                self.note_verified(open);
-                Ok(true)
-            }
-            Ok(Verdict::Wrong) => {
-                tracing::warn!(
-                    file = %names::display(&open.key.file),
-                    "what was cached is not what the store says: it is fetched again"
-                );
-                self.discard(open).await;
-                Ok(false)
-            }
-            Ok(Verdict::Open) => Ok(false),
-            Err(error) if error.kind() == Kind::Stopping => Err(error),
-            Err(_) => Ok(false),
-        }
-    }
-
-    /// The bytes of this version are not what the store says: nobody is served them any more, and
-    /// the next open fetches them anew.
-    pub(super) fn discard(&self, open: &OpenArtifact) -> impl Future<Output = ()> + use<> {
-        self.activity.digest_mismatches.add(1);
-        open.reader.artifact().condemn(digest::damaged());
-        self.forgetting(open)
-    }
-
-    /// What was read of this version is what the store says.
-    pub(super) fn note_verified(&self, open: &OpenArtifact) {
-        self.activity.digests_verified.add(1);
-        let (ledger, key) = (self.ledger.clone(), open.key.clone());
-        let validator = open.validator.clone();
-        self.runtime.spawn(async move {
-            if let Err(error) = ledger.verified_artifact(&key, &validator).await {
-                tracing::warn!(%error, "a digest will have to be checked again");
-            }
-        });
     }
 
     /// The remembered version, if every byte of it is in the cache.
@@ -419,30 +348,6 @@ impl Opener {
             .unwrap_or(0)
     }
 
-    /// This version is no more: the next open of its file learns anew, and its blocks make room.
-    pub(super) async fn forget(&self, artifact: &OpenArtifact) {
-        self.forgetting(artifact).await;
-    }
-
-    /// Forgets a version, also when nobody waits for the end of it.
-    fn forgetting(&self, artifact: &OpenArtifact) -> impl Future<Output = ()> + use<> {
-        let (ledger, cache) = (self.ledger.clone(), self.cache.clone());
-        let (key, validator) = (artifact.key.clone(), artifact.validator.clone());
-        let content = content_key(&key, &validator, &artifact.task_id);
-        let work = self.runtime.spawn(async move {
-            let known = ledger.artifact(&key);
-            if known.is_some_and(|record| record.validator == validator)
-                && let Err(error) = ledger.forget_artifact(&key).await
-            {
-                tracing::warn!(%error, "a replaced artifact could not be forgotten");
-            }
-            let _done = blocking(move || cache.forget(&content, &validator)).await;
-        });
-        async move {
-            let _done = work.await;
-        }
-    }
-
     /// Tells the engine that the task of an open file has no artifact any more. Goes on when the
     /// reader that found out is gone.
     pub(super) async fn report_expired(&self, artifact: &OpenArtifact) {
@@ -536,7 +441,7 @@ pub(super) fn artifact_key(node: &FileNode) -> ArtifactKey {
 
 /// The name under which a version's blocks are kept. Where the store names no version, the task
 /// stands for it: blocks of two downloads must not be mixed.
-fn content_key(key: &ArtifactKey, validator: &Validator, task_id: &str) -> ArtifactKey {
+pub(super) fn content_key(key: &ArtifactKey, validator: &Validator, task_id: &str) -> ArtifactKey {
     let named = validator.etag.is_some() || validator.last_modified.is_some();
     if named || task_id.is_empty() {
         return key.clone();
@@ -547,31 +452,10 @@ fn content_key(key: &ArtifactKey, validator: &Validator, task_id: &str) -> Artif
     }
 }
 
-/// Who would spend, with the name of its process as far as /proc tells.
-fn spender(caller: &Caller) -> Spender {
-    Spender {
-        pid: caller.pid,
-        uid: caller.uid,
-        comm: process_name(caller.pid),
-    }
-}
-
-/// `comm` of the process that thread `tid` belongs to, where /proc tells; it never blocks.
-pub fn process_name(tid: u32) -> Option<String> {
-    if tid == 0 {
-        return None;
-    }
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    let leader = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Tgid:"))?
-        .trim();
-    let comm = std::fs::read_to_string(format!("/proc/{leader}/comm")).ok()?;
-    Some(comm.trim_end_matches('\n').to_owned())
-}
-
 /// Runs disk work off the threads that serve the kernel.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         let why = if error.is_panic() {
             "opening the cache panicked"
@@ -585,20 +469,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_thread_goes_by_the_name_of_its_process() {
-        let leader = std::fs::read_to_string(format!("/proc/{}/comm", std::process::id())).unwrap();
-        let named = std::thread::Builder::new()
-            .name("someone-else".into())
-            .spawn(|| process_name(rustix::thread::gettid().as_raw_nonzero().get() as u32))
-            .unwrap()
-            .join()
-            .unwrap();
-        assert_eq!(named.as_deref(), Some(leader.trim_end()));
-        assert_eq!(process_name(0), None);
-        assert_eq!(process_name(u32::MAX), None);
-    }
 
     #[test]
     fn blocks_of_unversioned_downloads_are_kept_apart() {

@@ -76,6 +76,7 @@ impl Tencent {
             token: account.token.clone(),
         };
         let store = Cos::new(store_base, BUCKET.to_owned(), keys, site.clone());
+        store.tell_digests(knobs.right_digests);
         for (key, content, modified) in account.objects {
             store.put(&key, content, modified, true);
         }
