@@ -33,8 +33,18 @@ impl Budget {
 
     /// A budget of `configured` bytes, but at most half of the memory that this machine or this
     /// process's control group may use: a daemon killed for its memory takes the mount with it.
+    /// Says so in the log if that is less than configured.
     pub fn within_machine(configured: u64) -> Self {
-        Budget::new(configured.min(machine_memory() / 2))
+        let budget = Budget::new(configured.min(machine_memory(Path::new("/")) / 2));
+        if budget.limit < configured {
+            tracing::info!(
+                "memory for reading is {} MiB, not the configured {} MiB: half of what this \
+                 machine or control group allows",
+                budget.limit >> 20,
+                configured >> 20
+            );
+        }
+        budget
     }
 
     /// The limit in bytes.
@@ -86,40 +96,42 @@ impl Reservation {
 }
 
 /// Bytes of memory this process may use: the machine's, or less if a control group says so.
-fn machine_memory() -> u64 {
+/// `/proc` and `/sys` are those below `root`.
+fn machine_memory(root: &Path) -> u64 {
     let info = rustix::system::sysinfo();
     let machine = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
-    let group = fs::read_to_string("/proc/self/cgroup")
-        .ok()
-        .and_then(|text| group_limit(&text, |path| fs::read_to_string(path).ok()));
+    let read = |path: &Path| fs::read_to_string(root.join(path)).ok();
+    let group = read(Path::new("proc/self/cgroup")).and_then(|text| group_limit(&text, read));
     group.map_or(machine, |group| group.min(machine))
 }
 
 /// The smallest memory limit from the process's control group up to the root, for both versions
-/// (cgroups(7): `memory.max` in v2, `memory/…/memory.limit_in_bytes` in v1). `groups` is the text
-/// of `/proc/self/cgroup`.
+/// (cgroups(7): `memory.max` and `memory.high` in v2, where reaching the latter slows the process
+/// down; `memory/…/memory.limit_in_bytes` in v1). `groups` is the text of `/proc/self/cgroup`;
+/// `read` takes paths below the root directory.
 fn group_limit(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let mut least: Option<u64> = None;
-    for line in groups.lines() {
+    const V2: (&str, &[&str]) = ("sys/fs/cgroup", &["memory.max", "memory.high"]);
+    const V1: (&str, &[&str]) = ("sys/fs/cgroup/memory", &["memory.limit_in_bytes"]);
+    let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let (mount, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            list if list.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let (mount, files) = match controllers {
+            "" => V2,
+            list if list.split(',').any(|name| name == "memory") => V1,
+            _ => return None,
         };
         // Inside a container the path may lie outside of what is mounted: the root is tried too.
-        for ancestor in Path::new(path.trim_start_matches('/')).ancestors() {
-            let limit = read(&Path::new(mount).join(ancestor).join(file))
-                .and_then(|text| text.trim().parse::<u64>().ok());
-            least = least.into_iter().chain(limit).min();
-        }
-    }
-    least
+        let groups = Path::new(path.trim_start_matches('/')).ancestors();
+        let limits = groups.flat_map(|group| {
+            let directory = Path::new(mount).join(group);
+            files.iter().map(move |file| directory.join(file))
+        });
+        // What is not limited says "max".
+        limits
+            .filter_map(|path| read(&path)?.trim().parse::<u64>().ok())
+            .min()
+    });
+    limits.min()
 }
 
 #[cfg(test)]
@@ -200,19 +212,44 @@ mod tests {
     #[test]
     fn the_tightest_control_group_counts() {
         let v2 = |path: &Path| match path.to_str()? {
-            "/sys/fs/cgroup/a/b/memory.max" => Some("max\n".to_owned()),
-            "/sys/fs/cgroup/a/memory.max" => Some("1048576\n".to_owned()),
+            "sys/fs/cgroup/a/b/memory.max" => Some("max\n".to_owned()),
+            "sys/fs/cgroup/a/b/memory.high" => Some("2097152\n".to_owned()),
+            "sys/fs/cgroup/a/memory.max" => Some("1048576\n".to_owned()),
+            "sys/fs/cgroup/c/memory.max" => Some("1048576\n".to_owned()),
+            "sys/fs/cgroup/c/memory.high" => Some("524288\n".to_owned()),
             _ => None,
         };
         assert_eq!(group_limit("0::/a/b\n", v2), Some(1 << 20));
+        assert_eq!(group_limit("0::/c\n", v2), Some(1 << 19));
         assert_eq!(group_limit("0::/\n", v2), None);
         let v1 = |path: &Path| match path.to_str()? {
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes" => Some("4096\n".to_owned()),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes" => Some("4096\n".to_owned()),
             _ => None,
         };
         let groups = "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/\n";
         assert_eq!(group_limit(groups, v1), Some(4096));
         assert_eq!(group_limit("garbage", v1), None);
+    }
+
+    #[test]
+    fn the_limit_is_read_from_files() {
+        let root = tempfile::tempdir().unwrap();
+        let unlimited = machine_memory(root.path());
+        assert!(unlimited > 1 << 20);
+        let files = [
+            ("proc/self/cgroup", "0::/system.slice/backups.service\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "max\n"),
+            (
+                "sys/fs/cgroup/system.slice/backups.service/memory.max",
+                "8388608\n",
+            ),
+        ];
+        for (file, content) in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        assert_eq!(machine_memory(root.path()), 8 << 20);
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Core {
         if excess == 0 {
             return Ok(());
         }
-        let wanted = excess.saturating_add(evict::slack(self.limit));
+        let wanted = excess.saturating_add(evict::slack(self.limit.min(space.total)));
         let mut freed = self.evict_idle(wanted);
         if freed < wanted && self.directory.can_punch() {
             freed += self.evict_held(wanted - freed)?;
