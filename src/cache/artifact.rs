@@ -322,7 +322,7 @@ impl Drop for CachedArtifact {
     fn drop(&mut self) {
         if let Some(files) = self.files.get() {
             files.touch();
-            if self.is_proven() {
+            if self.is_proven() && files.is_untouched() {
                 // Without it the next holder proves every block again.
                 let _ = files.seal();
             }

@@ -171,6 +171,13 @@ impl Extents {
         }
     }
 
+    /// Notes that nothing is proven any more.
+    pub(super) fn doubt_all(&mut self) {
+        for extent in self.extents.values_mut() {
+            extent.proven = 0;
+        }
+    }
+
     /// Whether `block` is present and proven.
     pub(super) fn is_proven(&self, block: u64) -> bool {
         let (index, bit) = place(block);
@@ -504,6 +511,8 @@ mod tests {
         assert_eq!(extents.next_unproven(127), Some(295));
         extents.prove_all();
         assert_eq!(extents.next_unproven(0), None);
+        extents.doubt_all();
+        assert_eq!(extents.next_unproven(0), Some(0));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, XattrFlags};
@@ -12,6 +13,7 @@ use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 use super::directory::{CAREFULLY, Directory, PRIVATE_FILE, PUNCH, is_own_file, subdirectory};
 use super::extents::{Geometry, MapRun};
 use super::identity::{Identity, Name};
+use super::lock;
 use super::map::{self, ENTRY_LEN, HEADER_LEN};
 use super::slab::{Piece, Slab};
 
@@ -31,6 +33,8 @@ pub(super) struct Files {
     /// The directory that names them.
     shelf: OwnedFd,
     salt: [u8; 8],
+    /// The data file as this process found or left it: what others do to it shows.
+    known: Mutex<Seal>,
 }
 
 /// What the scan and the eviction know of an artifact version that nobody has open.
@@ -48,6 +52,21 @@ type Seal = [u8; 4 * size_of::<i64>()];
 /// The map file's attribute that holds the seal of a data file.
 const SEAL: &str = "user.mongo-backupfs.proven";
 
+fn seal_of(data: &OwnedFd) -> io::Result<Seal> {
+    let stat = fs::fstat(data)?;
+    let fields = [
+        stat.st_ino as i64,
+        stat.st_size,
+        stat.st_ctime,
+        stat.st_ctime_nsec as i64,
+    ];
+    let mut seal = Seal::default();
+    for (bytes, field) in seal.chunks_exact_mut(size_of::<i64>()).zip(fields) {
+        bytes.copy_from_slice(&field.to_le_bytes());
+    }
+    Ok(seal)
+}
+
 impl Files {
     /// Opens the files of `name`; `None` if one of them is missing or not a plain file of ours.
     pub(super) fn open(
@@ -63,6 +82,7 @@ impl Files {
             return Ok(None);
         };
         Ok(Some(Files {
+            known: Mutex::new(seal_of(&data)?),
             data,
             map,
             shelf,
@@ -88,6 +108,7 @@ impl Files {
         let map = create(MAP)?;
         write_all(&map, &map::encode_header(identity), 0)?;
         Ok(Files {
+            known: Mutex::new(seal_of(&data)?),
             data,
             map,
             shelf,
@@ -134,15 +155,24 @@ impl Files {
         let mut left = &mut slices[..];
         // Drops leading empty slices.
         IoSlice::advance_slices(&mut left, 0);
-        while !left.is_empty() {
-            let written = retry_on_intr(|| pwritev(&self.data, left, offset))?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+        self.change(|| {
+            while !left.is_empty() {
+                let written = retry_on_intr(|| pwritev(&self.data, left, offset))?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                offset += written as u64;
+                IoSlice::advance_slices(&mut left, written);
             }
-            offset += written as u64;
-            IoSlice::advance_slices(&mut left, written);
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Changes the data file. What others did to it before still shows.
+    fn change(&self, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let untouched = self.is_untouched();
+        change()?;
+        if untouched { self.look() } else { Ok(()) }
     }
 
     /// Makes the data durable.
@@ -175,9 +205,8 @@ impl Files {
 
     /// Gives the space of `len` bytes at `offset` back to the filesystem.
     pub(super) fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        Ok(retry_on_intr(|| {
-            fs::fallocate(&self.data, PUNCH, offset, len)
-        })?)
+        let punch = || fs::fallocate(&self.data, PUNCH, offset, len);
+        self.change(|| Ok(retry_on_intr(punch)?))
     }
 
     /// The data file.
@@ -185,9 +214,20 @@ impl Files {
         self.data.as_fd()
     }
 
+    /// Takes the data file as it is now for known.
+    pub(super) fn look(&self) -> io::Result<()> {
+        *lock(&self.known) = seal_of(&self.data)?;
+        Ok(())
+    }
+
+    /// Whether nobody but this process has changed the data file since it was opened or looked at.
+    pub(super) fn is_untouched(&self) -> bool {
+        seal_of(&self.data).is_ok_and(|seal| seal == *lock(&self.known))
+    }
+
     /// Notes that every byte of the data file is proven, for as long as the file does not change.
     pub(super) fn seal(&self) -> io::Result<()> {
-        let seal = self.current_seal()?;
+        let seal = *lock(&self.known);
         Ok(fs::fsetxattr(&self.map, SEAL, &seal, XattrFlags::empty())?)
     }
 
@@ -195,22 +235,7 @@ impl Files {
     pub(super) fn is_sealed(&self) -> bool {
         let mut noted = [0; size_of::<Seal>()];
         let read = fs::fgetxattr(&self.map, SEAL, &mut noted[..]);
-        read == Ok(noted.len()) && self.current_seal().is_ok_and(|seal| seal == noted)
-    }
-
-    fn current_seal(&self) -> io::Result<Seal> {
-        let stat = fs::fstat(&self.data)?;
-        let fields = [
-            stat.st_ino as i64,
-            stat.st_size,
-            stat.st_ctime,
-            stat.st_ctime_nsec as i64,
-        ];
-        let mut seal = [0; size_of::<Seal>()];
-        for (bytes, field) in seal.chunks_exact_mut(size_of::<i64>()).zip(fields) {
-            bytes.copy_from_slice(&field.to_le_bytes());
-        }
-        Ok(seal)
+        read == Ok(noted.len()) && noted == *lock(&self.known)
     }
 
     /// Bytes of disk that both files take.

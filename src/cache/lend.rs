@@ -24,10 +24,15 @@ impl CachedArtifact {
     /// being proven from now on, as long as it is held, so that a later call may succeed. Returns
     /// at once.
     pub fn lend(self: &Arc<Self>) -> Option<Lent> {
-        self.files.get()?;
+        let files = self.files.get()?;
         let mut state = lock(&self.state);
         if !state.extents.is_settled() || self.refused.load(Relaxed) {
             return None;
+        }
+        if !files.is_untouched() {
+            // What was proven before somebody else changed the file is proven no more.
+            files.look().ok()?;
+            state.extents.doubt_all();
         }
         if state.extents.next_unproven(0).is_none() {
             state.lent += 1;

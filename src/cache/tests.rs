@@ -835,6 +835,15 @@ fn a_damaged_file_is_not_lent_until_it_is_repaired() {
     flush(&cache);
     wait_until("proven", || artifact.lend().is_some());
     assert!(lent_content(&artifact.lend().unwrap()) == sample.whole());
+    // Somebody else's change is noticed also while it is held, and is never sealed.
+    damage();
+    assert!(
+        artifact.lend().is_none(),
+        "it was changed since it was lent"
+    );
+    wait_until("found", || cache.stats().damaged_blocks == 2);
+    drop(artifact);
+    assert!(sample.open(&cache).lend().is_none());
 }
 
 #[test]
