@@ -139,9 +139,9 @@ impl Account<'_> {
     fn name(&self) -> Result<String> {
         let entry = self.table.require("name")?;
         let name = entry.filled_text()?;
-        if names::component(name) != name {
+        if names::component(name) != name || name.contains('%') {
             return Err(entry.error(
-                "it becomes a directory: at most 255 bytes, no `/`, control character, leading dot or `%2F`",
+                "it becomes a directory: at most 255 bytes, no `/`, `%`, control character or leading dot",
             ));
         }
         Ok(name.to_owned())
