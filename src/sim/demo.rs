@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::aliyun;
 use super::atlas::{Cluster, Project, Snapshot, Status, Tier};
 use super::tencent::{Backup, Instance, Method};
 use super::{Content, SimBuilder, dump};
@@ -12,7 +13,8 @@ const FOLDER: &str = "cmongo_backup/cmgo-archive1_0/snapshot/1544517026";
 /// One Atlas project: a shared M2 and M5 with a week of daily snapshots each, a free M0 without,
 /// and a dedicated replica set. The last snapshot is of this morning; every artifact is a genuine
 /// `.tgz` of a database dump. One Tencent account: a replica set and a cluster of three shards,
-/// and a folder of a third instance in COS, with a name that needs care.
+/// and a folder of a third instance in COS, with a name that needs care. One Alibaba Cloud account:
+/// a replica set and a cluster of two shards on cloud disks, and a replica set on local disks.
 pub fn demo_clouds() -> SimBuilder {
     let now = Timestamp::now();
     let midnight = now.as_second() - now.as_second().rem_euclid(86_400);
@@ -27,7 +29,7 @@ pub fn demo_clouds() -> SimBuilder {
         }
     };
     let running = Snapshot::at(now).status(Status::Running);
-    let builder = SimBuilder::new().project(
+    let builder = SimBuilder::new().aliyun(alibaba(&at)).project(
         Project::new("Web shop (production)")
             .cluster(
                 Cluster::new("orders", Tier::M2)
@@ -64,4 +66,28 @@ pub fn demo_clouds() -> SimBuilder {
         builder = builder.object(&format!("{FOLDER}/{name}"), Content::bytes(data), written);
     }
     builder
+}
+
+/// The Alibaba Cloud account; `at` is the last time that it was so many hours after midnight.
+fn alibaba(at: &dyn Fn(i64) -> Timestamp) -> aliyun::Account {
+    use aliyun::{Backup, Instance};
+    let invoices = (0..3).fold(Instance::replica_set("dds-bp1invoices"), |invoices, day| {
+        let started = at(5) - SignedDuration::from_hours(24 * (2 - day));
+        let content = Content::dump(400 + day as u64);
+        invoices.backup(Backup::at(started).content(content))
+    });
+    let events = Backup::at(at(6))
+        .content(Content::dump(500))
+        .content(Content::dump(501));
+    let archive = Backup::at(at(7)).content(Content::noise(600, 3 << 20));
+    let archive = archive.physical("_qp.xb");
+    aliyun::Account::new()
+        .bucket("mongodb-archive")
+        .instance(invoices)
+        .instance(Instance::sharded("dds-bp2events", 2).backup(events))
+        .instance(
+            Instance::replica_set("dds-bp3archive")
+                .on_local_disk("4.2")
+                .backup(archive),
+        )
 }

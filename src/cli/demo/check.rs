@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{ATLAS, Stage, aside, tree};
+use super::{ALIYUN, ATLAS, Stage, aside, tree};
 use crate::cli::print;
 use crate::error::{Error, Kind, Result};
 use crate::sim::{Bill, Sim};
@@ -163,6 +163,7 @@ fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
     let (_, id) = backup.split_once('-')?;
     let content = match *account {
         ATLAS => return sim.artifact_sha256(instance, id),
+        ALIYUN => sim.aliyun()?.artifact(instance, id, shard),
         _ if is_packed(root, path) => cloud.packed(instance, id, shard),
         _ => {
             let file = file.join("/");
@@ -175,8 +176,9 @@ fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
 /// Whether a file is what a download task packs, rather than an object of a folder.
 fn is_packed(root: &Path, path: &Path) -> bool {
     let names = names(root, path);
-    let extension = names.last().and_then(|name| name.rsplit_once('.'));
-    matches!(extension, Some((_, "tgz" | "tar")))
+    let endings = [".tgz", ".tar", ".tar.gz"];
+    let name = names.last().copied().unwrap_or_default();
+    endings.into_iter().any(|ending| name.ends_with(ending))
 }
 
 /// The parts of `path` below `root`.

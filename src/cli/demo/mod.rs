@@ -23,6 +23,7 @@ use crate::sim::{Sim, demo_clouds};
 /// The top-level directories of the demo's accounts.
 const ATLAS: &str = "atlas-demo";
 const TENCENT: &str = "tencent-demo";
+const ALIYUN: &str = "aliyun-demo";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -161,7 +162,29 @@ fn accounts(sim: &Sim) -> String {
         quoted(cloud.bucket()),
         quoted(cloud.bucket_url()),
     );
-    format!("{atlas}\n{tencent}")
+    format!("{atlas}\n{tencent}\n{}", aliyun(sim))
+}
+
+fn aliyun(sim: &Sim) -> String {
+    let Some(cloud) = sim.aliyun() else {
+        return String::new();
+    };
+    format!(
+        "[[provider]]\n\
+         name = {}\n\
+         kind = \"aliyun\"\n\
+         regions = [\"cn-hangzhou\"]\n\
+         endpoint = {endpoint}\n\
+         dbs_endpoint = {endpoint}\n\
+         allow_http = true\n\
+         access_key_id = {}\n\
+         access_key_secret = {}\n\
+         poll_interval = \"500ms\"\n",
+        quoted(ALIYUN),
+        quoted(cloud.access_key_id()),
+        quoted(cloud.access_key_secret()),
+        endpoint = quoted(cloud.endpoint()),
+    )
 }
 
 /// The accounts for scripts, on one line.
@@ -230,7 +253,7 @@ mod tests {
         let environment = Environment::new(home, false);
         let config = Config::load(&path, &MountArgs::default(), &environment).unwrap();
         let names: Vec<&str> = config.providers.iter().map(|p| &*p.name).collect();
-        assert_eq!(names, [ATLAS, TENCENT]);
+        assert_eq!(names, [ATLAS, TENCENT, ALIYUN]);
         assert_eq!(keys(&sim)["endpoint"], sim.base_url());
     }
 }

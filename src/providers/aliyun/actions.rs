@@ -143,4 +143,14 @@ mod tests {
                 .starts_with("dbs:DescribeDownloadTask, dbs:CreateDownload")
         );
     }
+
+    #[test]
+    fn the_readme_prints_the_whole_policy() {
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains("\"dds:Describe*\""));
+        for action in Action::ALL {
+            let printed = readme.contains(&format!("\"{}\"", action.permission()));
+            assert!(printed || action.product() == Product::Dds, "{action:?}");
+        }
+    }
 }

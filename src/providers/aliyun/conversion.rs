@@ -10,10 +10,12 @@ use tracing::{debug, info};
 
 use super::actions::Action;
 use super::client::{Failure, Page, Parameters};
+use super::oss::Bucket;
+use super::tasks::Wanted;
 use super::{Aliyun, convert, fees, gone, refusal, tasks, wire};
 use crate::config::ArchiveFormat;
 use crate::error::{Error, Kind, Result};
-use crate::model::{Link, ShardRef, Task, TaskState};
+use crate::model::{Link, RemoteFile, ShardRef, Task, TaskState};
 use crate::providers::http::Budget;
 
 /// How often one failed task is started again, by this process. Failed tasks are free, so another
@@ -31,6 +33,14 @@ impl Aliyun {
             parameters.push(("InstanceName", of.instance.id.clone()));
         }
         parameters
+    }
+
+    /// What a task for `of` is to make.
+    pub(super) fn wanted(&self, of: &ShardRef) -> Wanted {
+        Wanted {
+            set: convert::backup_set(&of.shard).to_owned(),
+            folder: self.bucket.as_ref().map(|bucket| bucket.folder(of)),
+        }
     }
 
     /// The download tasks of a shard; only those of the backup set `set`, if given.
@@ -68,6 +78,10 @@ impl Aliyun {
         let obstacle = convert::lasting_obstacle(&attributes);
         if let Some(reason) = obstacle.or_else(|| convert::passing_obstacle(&attributes)) {
             return Err(unsupported(reason));
+        }
+        // For whom to ask about a shard is not documented.
+        if convert::is_sharded(&of.instance) {
+            return Ok(());
         }
         let action = Action::DescribeDownloadSupport;
         let answer = self.client.ask(action, &self.place(of), budget).await;
@@ -115,12 +129,20 @@ impl Aliyun {
             ("BakSetId", set.to_owned()),
             ("BakSetType", "full".to_owned()),
             ("FormatType", "bson".to_owned()),
-            ("TargetType", "URL".to_owned()),
             ("UseZstd", zstd.to_string()),
             ("IsCluster", convert::is_sharded(&of.instance).to_string()),
             ("AdminDatabase", "admin".to_owned()),
             ("PrimaryKeyTypeOnly", "false".to_owned()),
         ]);
+        match &self.bucket {
+            None => parameters.push(("TargetType", "URL".to_owned())),
+            Some(bucket) => parameters.extend([
+                ("TargetType", "OSS".to_owned()),
+                ("TargetBucket", bucket.config.bucket.clone()),
+                ("TargetOssRegion", bucket.config.region.clone()),
+                ("TargetPath", bucket.folder(of)),
+            ]),
+        }
         let size = convert::set_size(&of.shard);
         parameters.extend(size.map(|size| ("BakSetSize", size.to_owned())));
         let action = Action::CreateDownload;
@@ -162,8 +184,8 @@ impl Aliyun {
                 tasks::described(failed)
             ))
         })?;
-        let set = convert::backup_set(&of.shard);
-        if !tasks::is_of(failed, set) {
+        let wanted = self.wanted(of);
+        if !wanted.is(failed) {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
@@ -172,8 +194,8 @@ impl Aliyun {
                 ),
             ));
         }
-        let listed = self.tasks(of, Some(set), budget).await.unwrap_or_default();
-        let again = tasks::adoptable(&listed, set);
+        let listed = self.tasks(of, Some(&wanted.set), budget).await;
+        let again = tasks::adoptable(&listed.unwrap_or_default(), &wanted);
         let again = again.filter(|task| task.state != TaskState::Expired);
         Ok(again.unwrap_or_else(|| Task {
             id: id.to_owned(),
@@ -209,6 +231,46 @@ impl Aliyun {
         Ok(())
     }
 
+    /// What lies in the own bucket for `of`, or the `archive` that a task has to write first. What is
+    /// still being written, or was left by a task that failed, does not count.
+    pub(super) async fn written(
+        &self,
+        of: &ShardRef,
+        bucket: &Bucket,
+        archive: RemoteFile,
+    ) -> Result<Vec<RemoteFile>> {
+        let objects = bucket.objects(of, &mut bucket.budget()).await?;
+        if objects.is_empty() {
+            return Ok(vec![archive]);
+        }
+        let wanted = self.wanted(of);
+        let mut budget = self.client.api.budget();
+        let listed = self.tasks(of, Some(&wanted.set), &mut budget).await?;
+        let best = tasks::adoptable(&listed, &wanted).map(|task| task.state);
+        let failed = tasks::failed(&listed).is_some_and(|task| wanted.is(task));
+        Ok(match best {
+            Some(TaskState::Queued | TaskState::Running) => vec![archive],
+            None if failed => vec![archive],
+            _ => convert::written(&archive, objects),
+        })
+    }
+
+    /// The link to what a task wrote into the own bucket.
+    async fn bucket_link(&self, of: &ShardRef, bucket: &Bucket) -> Result<Link> {
+        let objects = bucket.objects(of, &mut bucket.budget()).await?;
+        match objects.as_slice() {
+            [] => Err(gone()),
+            [object] => bucket.link(&object.key),
+            several => Err(Error::new(
+                Kind::Changed,
+                format!(
+                    "the backup was written as {} files instead of one: list its directory again",
+                    several.len()
+                ),
+            )),
+        }
+    }
+
     /// The link to what a task made. The first one starts the countdown to its deletion.
     pub(super) async fn task_link(
         &self,
@@ -216,6 +278,9 @@ impl Aliyun {
         task: &Task,
         budget: &mut Budget,
     ) -> Result<Link> {
+        if let Some(bucket) = &self.bucket {
+            return self.bucket_link(of, bucket).await;
+        }
         let mut parameters = vec![
             ("RegionCode", convert::region(&of.instance)),
             ("TaskId", task.id.clone()),
@@ -258,12 +323,12 @@ impl Aliyun {
         task: &Task,
         budget: &mut Budget,
     ) -> Result<Task> {
-        let set = convert::backup_set(&of.shard);
-        let listed = self.tasks(of, Some(set), budget).await?;
+        let wanted = self.wanted(of);
+        let listed = self.tasks(of, Some(&wanted.set), budget).await?;
         let same = |found: &&wire::DownloadTask| found.task_id.as_deref() == Some(&*task.id);
         let found = listed.iter().find(same).and_then(tasks::task);
         // A task that was started again may have got a new id.
-        let found = found.or_else(|| tasks::adoptable(&listed, set));
+        let found = found.or_else(|| tasks::adoptable(&listed, &wanted));
         found.ok_or_else(|| Error::new(Kind::NotFound, "the download task is no longer listed"))
     }
 }

@@ -9,6 +9,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use url::Url;
 
+use super::oss::Object;
 use super::wire;
 use crate::config::ArchiveFormat;
 use crate::error::{Error, Kind, Result, one_line};
@@ -18,6 +19,8 @@ use crate::secret::Secret;
 /// Facts of an instance.
 const REGION: &str = "region";
 const ARCHITECTURE: &str = "architecture";
+/// Fact of a file: the key of its object in the own bucket.
+const KEY: &str = "key";
 /// Fact of a backup: it is one of a whole cluster.
 const WHOLE_CLUSTER: &str = "whole-cluster";
 /// Facts of a shard: its backup set, the end of its file's name if it has a link of its own, its
@@ -311,6 +314,29 @@ pub(super) fn file(of: &Shard, format: ArchiveFormat) -> RemoteFile {
         digest: None,
         facts: Facts::new(),
     }
+}
+
+/// The files that a task wrote into the own bucket in place of `archive`: the same name if it is a
+/// single one, a tree otherwise.
+pub(super) fn written(archive: &RemoteFile, objects: Vec<Object>) -> Vec<RemoteFile> {
+    let single = objects.len() == 1;
+    let files = objects.into_iter().map(|object| RemoteFile {
+        path: match single {
+            true => archive.path.clone(),
+            false => object.path,
+        },
+        size: Size::Exact(object.size),
+        modified: object.modified,
+        origin: Origin::Object,
+        facts: Facts::from([(KEY, object.key)]),
+        ..archive.clone()
+    });
+    files.collect()
+}
+
+/// The key of a file's object in the own bucket.
+pub(super) fn key(of: &RemoteFile) -> Option<&str> {
+    of.facts.get(KEY).map(String::as_str)
 }
 
 /// Whether a backup of this status succeeded; `None` while it is under way.

@@ -1,6 +1,6 @@
 //! What there is: instances, their backups, and the links that listings carry. Asks only what is free.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::actions::Action;
 use super::client::{Page, Parameters};
@@ -99,14 +99,14 @@ impl Aliyun {
 
     /// The instance and a window around all of its backups, to the minute.
     fn window(&self, of: &Instance) -> Parameters {
-        let minute = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%MZ").to_string();
-        let day = SignedDuration::from_hours(24);
-        let start = of.created.and_then(|created| created.checked_sub(day).ok());
-        let end = self.client.api.now().saturating_add(day);
+        let now = self.client.api.now();
+        let end = now
+            .checked_add(SignedDuration::from_hours(24))
+            .unwrap_or(now);
         vec![
             ("DBInstanceId", of.id.clone()),
-            ("StartTime", start.map_or(BEGINNING.to_owned(), minute)),
-            ("EndTime", end.map_or(BEGINNING.to_owned(), minute)),
+            ("StartTime", BEGINNING.to_owned()),
+            ("EndTime", end.strftime("%Y-%m-%dT%H:%MZ").to_string()),
         ]
     }
 

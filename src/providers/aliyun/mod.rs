@@ -1,9 +1,9 @@
 //! Alibaba Cloud: ApsaraDB for MongoDB, replica sets and sharded clusters.
 //!
-//! Two ways lead to the bytes, chosen per backup. Backups of local disks are listed with links of
-//! their own. Snapshots of cloud disks are converted by a download task of the service dbs; what it
-//! makes is kept until the first link to it ends, or for three days when none is asked for. A
-//! sharded cluster needs one task per shard.
+//! Three ways lead to the bytes, chosen per backup. Backups of local disks are listed with links of
+//! their own. Snapshots of cloud disks are converted by a download task of the service dbs, one per
+//! shard: into a file that is kept until the first link to it ends, or for three days when none is
+//! asked for; or, where `[provider.oss]` names one, into the account's own bucket.
 //!
 //! State: how often failed tasks were started again, behind one lock; everything else is in
 //! [`client`] and [`convert`].
@@ -14,6 +14,7 @@ mod conversion;
 mod convert;
 pub mod fees;
 mod listing;
+mod oss;
 mod refusal;
 mod shards;
 mod sign;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::client::Client;
+use self::oss::Bucket;
 use self::sign::Keys;
 use crate::clock::SharedClock;
 use crate::config::{AliyunConfig, ArchiveFormat, Network, ProviderConfig};
@@ -44,6 +46,8 @@ pub struct Aliyun {
     link_duration: Duration,
     format: ArchiveFormat,
     allow_http: bool,
+    /// Where tasks write, if not behind a link.
+    bucket: Option<Bucket>,
     /// Failed tasks and how often each was started again.
     retried: Mutex<HashMap<String, u32>>,
 }
@@ -56,6 +60,9 @@ impl Aliyun {
             secret: config.access_key_secret.clone(),
             token: config.security_token.clone(),
         };
+        let bucket = config.oss.as_ref();
+        let bucket = bucket.map(|oss| Bucket::new(common, oss, keys.clone(), Arc::clone(&clock)));
+        let bucket = bucket.transpose()?;
         let api = Arc::new(Api::new(common, clock)?);
         Ok(Aliyun {
             client: Client::new(
@@ -69,6 +76,7 @@ impl Aliyun {
             link_duration: config.link_duration,
             format: config.format,
             allow_http: common.allow_http,
+            bucket,
             retried: Mutex::default(),
         })
     }
@@ -99,18 +107,22 @@ impl Provider for Aliyun {
     }
 
     async fn files(&self, of: &ShardRef) -> Result<Vec<RemoteFile>> {
-        Ok(vec![convert::file(&of.shard, self.format)])
+        let file = convert::file(&of.shard, self.format);
+        match &self.bucket {
+            Some(bucket) if file.origin == Origin::Task => self.written(of, bucket, file).await,
+            _ => Ok(vec![file]),
+        }
     }
 
     async fn find_task(&self, of: &ShardRef) -> Result<Found> {
         convert::check(&of.shard)?;
-        let set = convert::backup_set(&of.shard);
+        let wanted = self.wanted(of);
         let mut budget = self.client.api.budget();
         let listed = self
-            .tasks(of, Some(set), &mut budget)
+            .tasks(of, Some(&wanted.set), &mut budget)
             .await
             .map_err(|error| error.context("looking for an existing download task"))?;
-        Ok(tasks::adoptable(&listed, set).map_or(Found::Nothing, Found::Task))
+        Ok(tasks::adoptable(&listed, &wanted).map_or(Found::Nothing, Found::Task))
     }
 
     async fn create_task(&self, of: &ShardRef) -> Result<Task> {
@@ -139,6 +151,9 @@ impl Provider for Aliyun {
     async fn link(&self, of: &ShardRef, file: &RemoteFile, task: Option<&Task>) -> Result<Link> {
         let mut budget = self.client.api.budget();
         let asking = |error: Error| error.context("asking for the download link");
+        if let (Some(bucket), Some(key)) = (&self.bucket, convert::key(file)) {
+            return bucket.link(key);
+        }
         match (file.origin, task) {
             (Origin::Object, _) => self.object_link(of, &mut budget).await.map_err(asking),
             (Origin::Task, Some(task)) => {
@@ -158,7 +173,7 @@ impl Provider for Aliyun {
     }
 
     fn ends_with_link(&self) -> bool {
-        true
+        self.bucket.is_none()
     }
 }
 

@@ -251,7 +251,8 @@ fn envelope(answer: &Answer) -> Envelope {
     })
 }
 
-fn element(xml: &str, name: &str) -> Option<String> {
+/// The text of the first element `name`.
+pub(super) fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once("</")?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())

@@ -27,7 +27,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// An access key, perhaps with the token of temporary credentials.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Keys {
     pub(super) id: Secret,
     pub(super) secret: Secret,
@@ -117,7 +117,8 @@ fn unsendable() -> Error {
     )
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// `bytes` in lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -49,22 +49,39 @@ pub(super) fn task(listed: &DownloadTask) -> Option<Task> {
     })
 }
 
-/// Whether `listed` converts the backup set `set` into a file behind a link.
-pub(super) fn is_of(listed: &DownloadTask, set: &str) -> bool {
-    let into_link = listed
-        .target_type
-        .as_deref()
-        .is_none_or(|target| target.eq_ignore_ascii_case("URL"));
-    // An answer to a question about one set need not repeat it.
-    into_link && listed.bak_set_id.as_deref().is_none_or(|id| id == set)
+/// What a task is to make, of which backup set.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// The backup set.
+    pub(super) set: String,
+    /// The folder of the own bucket that it writes into; a file behind a link without.
+    pub(super) folder: Option<String>,
 }
 
-/// The task of `set` to adopt: a finished one, else one under way, else an expired one; the newest
+impl Wanted {
+    /// Whether `listed` makes it. An answer to a question about one set need not repeat it.
+    pub(super) fn is(&self, listed: &DownloadTask) -> bool {
+        let target = match self.folder {
+            None => "URL",
+            Some(_) => "OSS",
+        };
+        let same = |path: &str| {
+            let folder = self.folder.as_deref().unwrap_or(path);
+            path.trim_matches('/') == folder.trim_matches('/')
+        };
+        let (kind, path) = (listed.target_type.as_deref(), listed.target_path.as_deref());
+        kind.is_none_or(|kind| kind.eq_ignore_ascii_case(target))
+            && path.is_none_or(same)
+            && listed.bak_set_id.as_deref().is_none_or(|id| id == self.set)
+    }
+}
+
+/// The task to adopt for `wanted`: a finished one, else one under way, else an expired one; the newest
 /// of each. A failed one is none: to start it again is what a create does.
-pub(super) fn adoptable(listed: &[DownloadTask], set: &str) -> Option<Task> {
+pub(super) fn adoptable(listed: &[DownloadTask], wanted: &Wanted) -> Option<Task> {
     listed
         .iter()
-        .filter(|listed| is_of(listed, set))
+        .filter(|listed| wanted.is(listed))
         .filter_map(|listed| Some((listed.gmt_create, task(listed)?)))
         .filter(|(_, task)| task.state != TaskState::Failed)
         .max_by_key(|(created, task)| (preference(task.state), *created))
@@ -231,14 +248,23 @@ mod tests {
             listed("old", "s", "finished", 3),
             listed("new", "s", "finished", 4),
         ];
-        let adopted = |of: &[DownloadTask]| adoptable(of, "s").map(|task| task.id);
+        let wanted = |folder: Option<&str>| Wanted {
+            set: "s".into(),
+            folder: folder.map(str::to_owned),
+        };
+        let adopted = |of: &[DownloadTask]| adoptable(of, &wanted(None)).map(|task| task.id);
         assert_eq!(adopted(&all).as_deref(), Some("new"));
         assert_eq!(adopted(&all[..4]).as_deref(), Some("running"));
         assert_eq!(adopted(&all[..3]).as_deref(), Some("expired"));
         assert_eq!(adopted(&all[..2]), None);
         let mut other_target = all[5].clone();
         other_target.target_type = Some("OSS".into());
-        assert_eq!(adopted(&[other_target]), None);
+        other_target.target_path = Some("a/b/".into());
+        let others = [other_target];
+        assert_eq!(adopted(&others), None);
+        assert!(adoptable(&others, &wanted(Some("a/b"))).is_some());
+        assert!(adoptable(&others, &wanted(Some("a/c"))).is_none());
+        assert!(adoptable(&all, &wanted(Some("a/b"))).is_none());
         assert_eq!(under_way(&all).unwrap().task_id.as_deref(), Some("running"));
         assert_eq!(failed(&all).unwrap().task_id.as_deref(), Some("failed"));
         assert_eq!(

@@ -273,6 +273,9 @@ pub(super) struct DownloadTask {
     /// `URL` or `OSS`.
     #[serde(default, deserialize_with = "text")]
     pub(super) target_type: Option<String>,
+    /// The folder it writes into, if that is in a bucket.
+    #[serde(default, deserialize_with = "text")]
+    pub(super) target_path: Option<String>,
     /// Milliseconds since 1970.
     #[serde(default, deserialize_with = "number")]
     pub(super) gmt_create: Option<u64>,

@@ -27,6 +27,8 @@ pub(super) struct Task {
     /// When what it made is deleted, once a link was made.
     gone: Option<Timestamp>,
     place: Place,
+    /// The folder of the account's bucket that it writes into.
+    folder: Option<String>,
 }
 
 impl Task {
@@ -48,6 +50,7 @@ impl Task {
             ends,
             failed: false,
             gone: None,
+            folder: None,
             place: Place {
                 bucket: BUCKET.to_owned(),
                 key: format!("{id}/dbs_target_file_path/{member}_{set}.tar.gz"),
@@ -68,7 +71,7 @@ impl Task {
             "running"
         } else if self.failed {
             "failed"
-        } else if now >= self.gone.unwrap_or(self.ends + keep) {
+        } else if self.folder.is_none() && now >= self.gone.unwrap_or(self.ends + keep) {
             "expired"
         } else {
             "finished"
@@ -89,7 +92,9 @@ impl Task {
         };
         json!({
             "TaskId": self.id, "DownloadStatus": status, "Progress": progress,
-            "BakSetId": self.set, "RegionCode": "cn-hangzhou", "TargetType": "URL",
+            "BakSetId": self.set, "RegionCode": "cn-hangzhou",
+            "TargetType": if self.folder.is_some() { "OSS" } else { "URL" },
+            "TargetPath": self.folder,
             "Format": "bson", "GmtCreate": self.created.as_millisecond().to_string(),
             "ExportDataSize": "0", "ImportDataSize": "0", "DbList": "[shop]",
         })
@@ -151,7 +156,7 @@ impl Asked<'_> {
         let is_cluster = call.get("IsCluster") == Some("true");
         if bson.as_deref() != Some("bson")
             || call.get("BakSetType") != Some("full")
-            || call.get("TargetType") != Some("URL")
+            || !matches!(call.get("TargetType"), Some("URL" | "OSS"))
             || is_cluster != call.get("ClusterName").is_some()
         {
             return Err(parameter("a parameter has no documented value"));
@@ -181,6 +186,7 @@ impl Asked<'_> {
         let Some(backup) = backup.filter(|_| !instance.encrypted) else {
             return refuse("BakSetError");
         };
+        let folder = self.folder(call)?;
         let keep = self.knobs.keep;
         let mut others = self.estate.tasks.iter().filter(|task| task.instance == id);
         if others.any(|task| task.is_in_the_way(self.now, keep)) {
@@ -190,7 +196,8 @@ impl Asked<'_> {
             ));
         }
         let mut others = self.estate.tasks.iter().filter(|task| task.instance == id);
-        if others.any(|task| task.set == set && task.status(self.now, keep) == "finished") {
+        let same = |task: &Task| task.set == set && task.folder == folder;
+        if others.any(|task| same(task) && task.status(self.now, keep) == "finished") {
             return Err(Refusal::business(
                 "DBS.DownloadTask.JobAlreadyExist",
                 "Job already submit in recent days.",
@@ -205,13 +212,53 @@ impl Asked<'_> {
             task.place.key = task.place.key.replace(".tar.gz", ".tar.zst");
         }
         task.failed = self.take_failure();
-        self.cloud.0.oss.put(&task.place, content, ends);
+        let oss = &self.cloud.0.oss;
+        match (&folder, oss.bucket()) {
+            (Some(folder), Some((bucket, _))) => {
+                let name = task.place.key.rsplit('/').next().unwrap_or_default();
+                let names = match self.knobs.tree {
+                    true => vec!["shop/orders/a_0_part0.bson", "shop/orders/b.metadata.json"],
+                    false => vec![name],
+                };
+                // A task that fails has left something half done.
+                for name in names.iter().take(if task.failed { 1 } else { 2 }) {
+                    let place = Place {
+                        bucket: bucket.to_owned(),
+                        key: format!("{folder}/{name}"),
+                    };
+                    oss.put(&place, content.clone(), ends);
+                }
+            }
+            _ => oss.put(&task.place, content, ends),
+        }
+        task.folder = folder;
         let mut document = task.document(self.now, keep);
         // Numbers in this one answer are numbers.
         document["GmtCreate"] = json!(self.now.as_millisecond());
         self.estate.tasks.push(task);
         self.cloud.0.site.meter.bill().tasks_created += 1;
         Ok(document)
+    }
+
+    /// The folder that a task is to write into.
+    fn folder(&self, call: &Call) -> Result<Option<String>, Refusal> {
+        if call.get("TargetType") != Some("OSS") {
+            return Ok(None);
+        }
+        let bucket = self.cloud.0.oss.bucket();
+        if bucket.is_none_or(|(name, _)| call.get("TargetBucket") != Some(name)) {
+            let words = "OSS is forbidden to access.";
+            return Err(Refusal::business("DBS.DownloadTask.OssForbid", words));
+        }
+        if call.get("TargetOssRegion") != Some("cn-hangzhou") {
+            return Err(parameter("targetOssRegion is another one"));
+        }
+        let folder = call
+            .get("TargetPath")
+            .map(|path| path.trim_matches('/').to_owned());
+        folder
+            .map(Some)
+            .ok_or_else(|| parameter("targetPath can not be empty"))
     }
 
     fn tasks(&self, call: &Call) -> Result<Value, Refusal> {
@@ -256,7 +303,7 @@ impl Asked<'_> {
         let mut task = task.filter(|task| Some(task.id.as_str()) == call.get("TaskId"));
         let task = task
             .next()
-            .filter(|task| task.status(now, keep) == "finished")
+            .filter(|task| task.folder.is_none() && task.status(now, keep) == "finished")
             .ok_or_else(cannot_find)?;
         let ends = match task.gone {
             Some(gone) if !prolong => gone,

@@ -17,6 +17,7 @@ pub(super) struct Keys {
 #[derive(Debug, Clone, Default)]
 pub struct Account {
     pub(super) token: Option<Secret>,
+    pub(super) bucket: Option<String>,
     pub(super) instances: Vec<Instance>,
 }
 
@@ -29,6 +30,12 @@ impl Account {
     /// Calls need the token of temporary credentials.
     pub fn token(mut self, token: &str) -> Self {
         self.token = Some(Secret::new(token));
+        self
+    }
+
+    /// It has a bucket of this name in OSS.
+    pub fn bucket(mut self, name: &str) -> Self {
+        self.bucket = Some(name.to_owned());
         self
     }
 

@@ -19,6 +19,8 @@ pub struct Knobs {
     pub prolong: bool,
     /// Whether links are signed by version 4, otherwise by version 1.
     pub v4: bool,
+    /// Whether a task writes a tree into a bucket, otherwise a single archive.
+    pub tree: bool,
     /// The life of the links of local disks.
     pub object_link_life: SignedDuration,
     /// What the key may do: permissions, also with a `*` at the end.
@@ -34,6 +36,7 @@ impl Default for Knobs {
             link_life: None,
             prolong: false,
             v4: false,
+            tree: false,
             object_link_life: SignedDuration::from_hours(2),
             policy: vec!["*".to_owned()],
         }

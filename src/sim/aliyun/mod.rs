@@ -80,11 +80,13 @@ impl Aliyun {
             token,
         };
         let service = key(drawn("STS.")?, drawn("service")?, None);
+        let keys = key(drawn("LTAI5t")?, drawn("secret")?, account.token);
+        let own = account.bucket.map(|name| (name, keys.clone()));
         let aliyun = Aliyun(Arc::new(Inner {
             base,
-            oss: Oss::new(store, site.clone(), service),
+            oss: Oss::new(store, site.clone(), service, own),
             site,
-            keys: key(drawn("LTAI5t")?, drawn("secret")?, account.token),
+            keys,
             knobs: Mutex::default(),
             estate: Mutex::new(Estate {
                 instances: numbered(account.instances),
@@ -121,6 +123,17 @@ impl Aliyun {
         self.0.keys.secret.expose()
     }
 
+    /// The name and the address of the account's bucket: the latter is the `endpoint` of
+    /// `[provider.oss]`.
+    pub fn bucket(&self) -> Option<(&str, String)> {
+        self.0.oss.bucket()
+    }
+
+    /// The keys of the account's bucket and what lies there.
+    pub fn objects(&self) -> Vec<(String, Content)> {
+        self.0.oss.own()
+    }
+
     /// The ids of the backup sets of an instance, oldest backup first, shard by shard.
     pub fn backup_sets(&self, instance: &str) -> Vec<String> {
         let estate = self.estate();
@@ -130,6 +143,16 @@ impl Aliyun {
             .iter()
             .flat_map(|backup| (0..backup.contents.len()).map(|index| backup.set(index)));
         sets.collect()
+    }
+
+    /// What the file of a shard of a backup reads as; `backup` is the id in the tree.
+    pub fn artifact(&self, instance: &str, backup: &str, shard: &str) -> Option<Content> {
+        let estate = self.estate();
+        let found = estate.instances.iter().find(|one| one.id == instance)?;
+        let index = found.members().iter().position(|id| id == shard)?;
+        let mut backups = found.backups.iter();
+        let backup = backups.find(|one| backup == one.set(0) || backup == one.cluster_id())?;
+        backup.contents.get(index).cloned()
     }
 
     /// What the download of a backup set reads as.

@@ -5,6 +5,10 @@
 //! would have to be signed. A link signed for GET is refused to HEAD. Owns the objects (one lock,
 //! held only to look one up or change it).
 
+mod admit;
+mod list;
+mod refusal;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,18 +19,20 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use http::header::{self, HeaderName};
-use http::request::Parts;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use md5::{Digest, Md5};
-use percent_encoding::{percent_decode_str, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
+use self::admit::Asked;
+use self::refusal::Refusal;
 use super::estate::Keys;
-use super::signature::{RESERVED_IN_PATH, Signed};
+use super::signature::RESERVED_IN_PATH;
 use crate::clock::Clock;
 use crate::sim::clock::http_date;
 use crate::sim::content::Content;
 use crate::sim::faults::{Fault, Injected};
+use crate::sim::ranges::{Wanted, wanted};
 use crate::sim::{Site, hex};
 
 const REGION: &str = "cn-hangzhou";
@@ -68,11 +74,13 @@ struct Shared {
     base: String,
     site: Site,
     service: Keys,
+    /// The account's bucket and key.
+    own: Option<(String, Keys)>,
     objects: Mutex<BTreeMap<Place, Object>>,
 }
 
 #[derive(Debug, Clone)]
-struct Object {
+pub(super) struct Object {
     content: Content,
     etag: String,
     modified: Timestamp,
@@ -83,16 +91,62 @@ struct Object {
 
 impl Oss {
     /// An empty store, reached at `base`.
-    pub(super) fn new(base: String, site: Site, service: Keys) -> Self {
+    pub(super) fn new(
+        base: String,
+        site: Site,
+        service: Keys,
+        own: Option<(String, Keys)>,
+    ) -> Self {
         Oss(Arc::new(Shared {
             base,
             site,
             service,
+            own,
             objects: Mutex::default(),
         }))
     }
 
-    /// Puts `content` at `place`, as of `modified`.
+    /// The account's bucket and its address.
+    pub(super) fn bucket(&self) -> Option<(&str, String)> {
+        let (name, _) = self.0.own.as_ref()?;
+        Some((name, format!("{}/{name}", self.0.base)))
+    }
+
+    /// What lies in the account's bucket.
+    pub(super) fn own(&self) -> Vec<(String, Content)> {
+        let objects = self.listed("");
+        let objects = objects.into_iter();
+        objects
+            .map(|(place, object)| (place.key, object.content))
+            .collect()
+    }
+
+    /// The objects of the account's bucket whose keys begin with `prefix`, in their order.
+    pub(super) fn listed(&self, prefix: &str) -> Vec<(Place, Object)> {
+        let now = self.0.site.clock.now();
+        let objects = self.objects();
+        let objects = objects.iter().filter(|(place, object)| {
+            let own = self
+                .0
+                .own
+                .as_ref()
+                .is_some_and(|(name, _)| *name == place.bucket);
+            own && place.key.starts_with(prefix) && object.is_there(now)
+        });
+        objects
+            .map(|(place, object)| (place.clone(), object.clone()))
+            .collect()
+    }
+
+    /// The key that opens `bucket`.
+    pub(super) fn keys(&self, bucket: &str) -> &Keys {
+        match &self.0.own {
+            Some((name, keys)) if name == bucket => keys,
+            _ => &self.0.service,
+        }
+    }
+
+    /// Puts `content` at `place`, as of `modified`, before which it is not there.
     pub(super) fn put(&self, place: &Place, content: Content, modified: Timestamp) {
         let name = format!("{}/{}:{modified}", place.bucket, place.key);
         let object = Object {
@@ -137,11 +191,11 @@ impl Oss {
             add("x-oss-date", date.clone());
             add("x-oss-expires", life.to_string());
             let signature =
-                signed("GET", place, &query).v4(secret.expose(), &date, &scope, &[], true);
+                admit::of_link(place, &query).v4(secret.expose(), &date, &scope, &[], true);
             query.push(("x-oss-signature".to_owned(), signature));
         } else {
             let expires = ((ends.as_millisecond() + 999) / 1000).to_string();
-            let signature = signed("GET", place, &[]).v1(secret.expose(), &expires);
+            let signature = admit::of_link(place, &[]).v1(secret.expose(), &expires);
             add("Expires", expires);
             add("OSSAccessKeyId", id.clone());
             add("Signature", signature);
@@ -165,101 +219,6 @@ impl Oss {
         let objects = &self.0.objects;
         objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The object that `request` may read.
-    fn admit(&self, request: &Parts) -> Result<Object, Refusal> {
-        let path = percent_decode_str(request.uri.path()).decode_utf8_lossy();
-        let path = path.trim_start_matches('/');
-        let inside = Network::Internal.path().trim_start_matches('/');
-        let path = path
-            .strip_prefix(inside)
-            .map_or(path, |path| path.trim_start_matches('/'));
-        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-        let place = Place {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-        };
-        let query = parameters(request.uri.query().unwrap_or_default());
-        let get = |name: &str| {
-            let found = query.iter().find(|(known, _)| known == name);
-            found.map(|(_, value)| value.as_str())
-        };
-        if request.headers.contains_key(header::AUTHORIZATION) {
-            return Err(Refusal::INVALID_ARGUMENT);
-        }
-        let headers: Vec<(String, String)> = request
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
-            .collect();
-        let secret = self.0.service.secret.expose();
-        let by = Signed {
-            headers: &headers,
-            ..signed(request.method.as_str(), &place, &query)
-        };
-        let now = self.0.site.clock.now().as_millisecond();
-        let (over, fits) = if let Some(signature) = get("x-oss-signature") {
-            let (Some(date), Some(life), Some(credential)) = (
-                get("x-oss-date"),
-                get("x-oss-expires"),
-                get("x-oss-credential"),
-            ) else {
-                return Err(Refusal::INCOMPLETE);
-            };
-            let signed_at = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date)
-                .and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC))
-                .map_err(|_| Refusal::INCOMPLETE)?;
-            let life: i64 = life.parse().map_err(|_| Refusal::INCOMPLETE)?;
-            let (_, scope) = credential.split_once('/').ok_or(Refusal::INCOMPLETE)?;
-            let over = now >= signed_at.timestamp().as_millisecond() + life * 1000;
-            (over, by.v4(secret, date, scope, &[], true) == signature)
-        } else {
-            let (Some(expires), Some(_), Some(signature)) =
-                (get("Expires"), get("OSSAccessKeyId"), get("Signature"))
-            else {
-                return Err(Refusal::INCOMPLETE);
-            };
-            let until: i64 = expires.parse().map_err(|_| Refusal::INCOMPLETE)?;
-            (now >= until * 1000, by.v1(secret, expires) == signature)
-        };
-        if over {
-            self.0.site.meter.bill().expired_link_uses += 1;
-            return Err(Refusal::EXPIRED);
-        }
-        let found = self.objects().get(&place).cloned();
-        let is_there = |object: &Object| {
-            object
-                .until
-                .is_none_or(|until| now < until.as_millisecond())
-        };
-        if !fits {
-            self.0.site.meter.bill().forged_link_uses += 1;
-            return Err(Refusal::FORGED);
-        }
-        found.filter(is_there).ok_or(Refusal::NO_SUCH_KEY)
-    }
-}
-
-fn signed<'a>(method: &'a str, place: &'a Place, query: &'a [(String, String)]) -> Signed<'a> {
-    Signed {
-        method,
-        bucket: &place.bucket,
-        key: &place.key,
-        query,
-        headers: &[],
-    }
-}
-
-/// Decoded; a plus is a plus.
-fn parameters(query: &str) -> Vec<(String, String)> {
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decoded(name), decoded(value))
-        })
-        .collect()
 }
 
 async fn answer(State(oss): State<Oss>, request: Request) -> Response {
@@ -276,7 +235,22 @@ async fn answer(State(oss): State<Oss>, request: Request) -> Response {
 
 async fn serve(oss: &Oss, request: Request) -> Result<Response, Refusal> {
     let (request, _) = request.into_parts();
-    let mut object = oss.admit(&request)?;
+    let asked = Asked::of(&request);
+    let now = oss.0.site.clock.now();
+    if let Err(refusal) = asked.check(oss.keys(&asked.place.bucket), now) {
+        let mut bill = oss.0.site.meter.bill();
+        match refusal.code {
+            "AccessDenied" => bill.expired_link_uses += u64::from(refusal == Refusal::EXPIRED),
+            _ => bill.forged_link_uses += 1,
+        }
+        return Err(refusal);
+    }
+    if asked.place.key.is_empty() {
+        return list::answer(oss, &asked);
+    }
+    let found = oss.objects().get(&asked.place).cloned();
+    let found = found.filter(|object| object.is_there(now));
+    let mut object = found.ok_or(Refusal::NO_SUCH_KEY)?;
     let text = |name: HeaderName| request.headers.get(name)?.to_str().ok();
     let mut range_header = text(header::RANGE);
     let mut if_match = text(header::IF_MATCH);
@@ -301,7 +275,15 @@ async fn serve(oss: &Oss, request: Request) -> Result<Response, Refusal> {
     let (size, crc) = tokio::task::spawn_blocking(move || measured.measure())
         .await
         .map_err(|_| Refusal::INTERNAL)?;
-    let part = range_header.and_then(|header| inside(header, size));
+    let standard = asked.header("x-oss-range-behavior") == "standard";
+    let part = match range_header {
+        Some(header) if standard => match wanted(Some(header), size) {
+            Wanted::Part(range) => Some(range),
+            Wanted::Whole => None,
+            Wanted::Unsatisfiable => return Err(Refusal::INVALID_RANGE),
+        },
+        header => header.and_then(|header| inside(header, size)),
+    };
     let status = match part {
         Some(_) => StatusCode::PARTIAL_CONTENT,
         None => StatusCode::OK,
@@ -345,6 +327,10 @@ async fn serve(oss: &Oss, request: Request) -> Result<Response, Refusal> {
 }
 
 impl Object {
+    fn is_there(&self, now: Timestamp) -> bool {
+        now >= self.modified && self.until.is_none_or(|until| now < until)
+    }
+
     /// Size and CRC-64; the second is computed once.
     fn measure(&self) -> (u64, u64) {
         let size = self.content.size();
@@ -377,59 +363,6 @@ fn inside(header: &str, size: u64) -> Option<Range<u64>> {
         _ => return None,
     };
     Some(range)
-}
-
-/// An error document of the store.
-#[derive(Debug, Clone, Copy)]
-struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    message: &'static str,
-}
-
-impl Refusal {
-    const INVALID_ARGUMENT: Self = Self::new(400, "InvalidArgument", "Two signatures.");
-    const INCOMPLETE: Self = Self::new(
-        403,
-        "AccessDenied",
-        "Query-string authentication requires the Signature, Expires and OSSAccessKeyId parameters",
-    );
-    const EXPIRED: Self = Self::new(403, "AccessDenied", "Request has expired.");
-    const FORGED: Self = Self::new(
-        403,
-        "SignatureDoesNotMatch",
-        "The request signature we calculated does not match the signature you provided.",
-    );
-    const NO_SUCH_KEY: Self = Self::new(404, "NoSuchKey", "The specified key does not exist.");
-    const PRECONDITION_FAILED: Self = Self::new(
-        412,
-        "PreconditionFailed",
-        "At least one of the pre-conditions you specified did not hold.",
-    );
-    const INTERNAL: Self = Self::new(500, "InternalError", "Please try again.");
-
-    const fn new(status: u16, code: &'static str, message: &'static str) -> Self {
-        let status = match StatusCode::from_u16(status) {
-            Ok(status) => status,
-            Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Refusal {
-            status,
-            code,
-            message,
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\n  <Code>{}</Code>\n  <Message>{}</Message>\n  <RequestId>SIM</RequestId>\n</Error>\n",
-            self.code, self.message
-        );
-        let kind = [(header::CONTENT_TYPE, "application/xml")];
-        (self.status, kind, body).into_response()
-    }
 }
 
 #[cfg(test)]
