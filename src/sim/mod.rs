@@ -328,6 +328,7 @@ impl Sim {
             "project_id": self.project_id(),
             "snapshots": self.atlas.snapshots(),
             "tencent": self.tencent().describe(),
+            "aliyun": self.aliyun().map(aliyun::Aliyun::describe),
         })
     }
 

@@ -61,6 +61,8 @@ pub(super) struct World {
     /// How long new artifacts are kept after `now`.
     pub(super) life: Option<Duration>,
     pub(super) now: Option<Timestamp>,
+    /// What makes one task at a time.
+    pub(super) lane: Option<String>,
 }
 
 /// The provider.
@@ -206,6 +208,10 @@ impl Provider for Fake {
 
     async fn link(&self, _: &ShardRef, _: &RemoteFile, _: Option<&Task>) -> Result<Link> {
         Err(Error::new(Kind::Unsupported, "not part of these tests"))
+    }
+
+    fn lane(&self, _: &ShardRef) -> Option<String> {
+        self.world().lane.clone()
     }
 }
 

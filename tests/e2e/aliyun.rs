@@ -405,8 +405,9 @@ fn a_link_ends_under_a_slow_copy(recreate: bool) -> World {
     assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
     assert!(offset > 0);
     // What was read stays readable.
-    assert_eq!(file.read_at(&mut piece, 0).unwrap(), piece.len());
-    assert_eq!(piece, expected.read(0..piece.len() as u64).unwrap());
+    let again = file.read_at(&mut piece, 0).unwrap();
+    assert!(again > 0 && again as u64 <= offset, "{again} of {offset}");
+    assert_eq!(piece[..again], expected.read(0..again as u64).unwrap()[..]);
     world.sim.faults().clear();
     let unlimited = |knobs: &mut Knobs| knobs.link_life = None;
     cloud(&world).adjust(unlimited);
@@ -585,7 +586,7 @@ fn a_task_writes_into_the_bucket_and_what_it_wrote_is_found_again() {
     let bill = world.sim.bill();
     assert_eq!(
         (bill.tasks_created, bill.data_requests()),
-        (0, 5),
+        (0, 4),
         "only lists"
     );
     for instance in ["dds-bp1orders", "dds-bp3whole"] {

@@ -311,6 +311,7 @@ pub(super) fn file(of: &Shard, format: ArchiveFormat) -> RemoteFile {
         modified: None,
         origin,
         etag: None,
+        etag: None,
         digest: None,
         facts: Facts::new(),
     }
@@ -328,6 +329,7 @@ pub(super) fn written(archive: &RemoteFile, objects: Vec<Object>) -> Vec<RemoteF
         size: Size::Exact(object.size),
         modified: object.modified,
         origin: Origin::Object,
+        etag: object.etag,
         facts: Facts::from([(KEY, object.key)]),
         ..archive.clone()
     });

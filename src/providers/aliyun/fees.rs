@@ -15,7 +15,3 @@ pub const CONVERSION: Fee = Fee {
     usd_per_gb: 0.03125,
     source: "Alibaba Cloud, ApsaraDB for MongoDB, \"Download backup files\", 28 March 2026",
 };
-
-/// Internet traffic of this many gigabytes per instance and month is free, by the same source; that
-/// within Alibaba Cloud is free without limit, and so is everything from local disks.
-pub const FREE_TRAFFIC_GB: u64 = 500;

@@ -129,6 +129,19 @@ impl Aliyun {
         self.0.oss.bucket()
     }
 
+    /// The addresses, the key and the bucket, for another process.
+    pub(super) fn describe(&self) -> Value {
+        let bucket = self.bucket();
+        let store = bucket.as_ref().and_then(|(_, base)| base.rsplit_once('/'));
+        json!({
+            "endpoint": self.endpoint(),
+            "access_key_id": self.access_key_id(),
+            "access_key_secret": self.access_key_secret(),
+            "bucket": bucket.as_ref().map(|(name, _)| name),
+            "oss_endpoint": store.map(|(store, _)| store),
+        })
+    }
+
     /// The keys of the account's bucket and what lies there.
     pub fn objects(&self) -> Vec<(String, Content)> {
         self.0.oss.own()

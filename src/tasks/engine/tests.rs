@@ -798,3 +798,86 @@ async fn views_list_every_task_in_order() {
     assert_eq!(shown, [("a", "ready"), ("aa", "denied"), ("b", "ready")]);
     assert_eq!(views[0].since, Some(bench.clock.now()));
 }
+
+/// Opens the shard `name` in a task of its own.
+fn open_aside(mount: &Mount, name: &'static str) -> tokio::task::JoinHandle<Result<Task>> {
+    let mount = mount.clone();
+    tokio::spawn(async move { mount.open_shard(name, "cp", Wait::UntilReady).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_one_lane_are_made_one_after_the_other() {
+    let bench = Bench::new();
+    bench.fake.world().lane = Some("db".into());
+    bench.fake.world().course = vec![TaskState::Running; 5].into();
+    let mount = bench.mount();
+    let first = open_aside(&mount, "a");
+    until(|| bench.fake.bill() == 1).await;
+    let others = [open_aside(&mount, "b"), open_aside(&mount, "c")];
+    let view = |name| mount.engine.view(&shard(name).key());
+    until(|| view("c").state == "queued").await;
+    let (b, c) = (view("b").error.unwrap(), view("c").error.unwrap());
+    assert!(b.contains("1 before it"), "{b}");
+    assert!(
+        c.contains("2 before it") && c.contains("cloud/db/b1/a"),
+        "{c}"
+    );
+    assert_eq!(mount.engine.views().len(), 3);
+    assert_eq!(bench.fake.bill(), 1);
+    first.await.unwrap().unwrap();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    let world = bench.fake.world();
+    let made: Vec<&str> = world.tasks.iter().map(|(key, _)| &*key.shard).collect();
+    assert_eq!(made, ["a", "b", "c"], "first come, first served");
+    let creates = world.journal.iter().enumerate();
+    let creates: Vec<usize> = creates
+        .filter(|(_, call)| **call == "create")
+        .map(|(at, _)| at)
+        .collect();
+    // The first task was polled to its end before the second was asked for.
+    let polls = world.journal[creates[0]..creates[1]].iter();
+    assert_eq!(polls.filter(|call| **call == "poll").count(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_leaves_the_lane() {
+    let bench = Bench::new();
+    bench.fake.world().lane = Some("db".into());
+    bench.fake.world().course = vec![TaskState::Running; 4].into();
+    let mount = bench.mount();
+    let first = open_aside(&mount, "a");
+    until(|| bench.fake.bill() == 1).await;
+    let second = open_aside(&mount, "b");
+    let view = |name| mount.engine.view(&shard(name).key());
+    until(|| view("b").state == "queued").await;
+    let third = open_aside(&mount, "c");
+    until(|| view("c").state == "queued").await;
+    second.abort();
+    first.await.unwrap().unwrap();
+    third.await.unwrap().unwrap();
+    let world = bench.fake.world();
+    let made: Vec<&str> = world.tasks.iter().map(|(key, _)| &*key.shard).collect();
+    assert_eq!(made, ["a", "c"], "nothing is made for who is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_that_a_link_tells_is_remembered() {
+    let bench = Bench::new();
+    let mount = bench.mount();
+    let task = mount.open().await.unwrap();
+    let key = shard("rs0").key();
+    let end = bench.clock.now() + HOUR;
+    mount.engine.remember_end(&key, "another", end).await;
+    assert_eq!(mount.view().expires, None);
+    mount.engine.remember_end(&key, &task.id, end).await;
+    drop(mount);
+    let again = bench.mount();
+    assert_eq!(again.view().expires, Some(end));
+    let polls = bench.fake.count("poll");
+    again.open().await.unwrap();
+    assert_eq!(bench.fake.count("poll"), polls, "believed until then");
+    bench.clock.pass(2 * HOUR);
+    assert_eq!(again.view().state, "expired");
+}

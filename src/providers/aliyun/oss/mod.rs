@@ -42,6 +42,8 @@ pub(super) struct Object {
     pub(super) path: String,
     pub(super) size: u64,
     pub(super) modified: Option<Timestamp>,
+    /// Its version, with its quotes.
+    pub(super) etag: Option<String>,
 }
 
 impl Bucket {
@@ -177,6 +179,8 @@ struct Page {
 struct Listed {
     key: String,
     last_modified: String,
+    #[serde(rename = "ETag")]
+    etag: String,
     size: String,
 }
 
@@ -210,6 +214,7 @@ impl Page {
             (!path.is_empty() && !path.ends_with('/')).then(|| Object {
                 size: listed.size.trim().parse().unwrap_or(0),
                 modified: listed.last_modified.trim().parse().ok(),
+                etag: Some(listed.etag.trim().to_owned()).filter(|tag| !tag.is_empty()),
                 key,
                 path,
             })
