@@ -311,7 +311,6 @@ pub(super) fn file(of: &Shard, format: ArchiveFormat) -> RemoteFile {
         modified: None,
         origin,
         etag: None,
-        etag: None,
         digest: None,
         facts: Facts::new(),
     }

@@ -7,23 +7,26 @@
 mod sign;
 
 use async_trait::async_trait;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 
 use self::sign::{IN_KEY, Signer};
+use super::refusal;
 use super::sign::{Keys, canonical_query};
 use crate::clock::SharedClock;
 use crate::config::{OssConfig, ProviderConfig};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{Link, LinkMode, ShardRef};
-use crate::providers::http::{Answer, Api, Budget, Call, Dialect};
+use crate::providers::http::{Answer, Api, Budget, Call, Dialect, Verdict};
 use crate::secret::SafeUrl;
 
 /// Bounds a store that never comes to the end of a list.
 const MOST_PAGES: usize = 10_000;
-/// How long a link is valid. The store's clock may be behind ours by a few minutes.
+/// The code of a refused date: more than 15 minutes from the store's.
+const SKEWED: &str = "RequestTimeTooSkewed";
+/// How long a link is valid.
 const LINK_LIFE: u64 = 3600;
 
 /// The bucket.
@@ -231,12 +234,13 @@ struct Question<'a> {
 
 #[async_trait]
 impl Dialect for Question<'_> {
-    type Session = ();
+    /// Whether the date was refused once; the answer's own date has corrected it.
+    type Session = bool;
 
     async fn sign(
         &self,
         call: &mut Call,
-        _session: &mut (),
+        _redated: &mut bool,
         now: Timestamp,
         _budget: &mut Budget,
     ) -> Result<()> {
@@ -249,19 +253,29 @@ impl Dialect for Question<'_> {
         }
         Ok(())
     }
+
+    fn judge(&self, answer: &Answer, redated: &mut bool) -> Verdict {
+        let body = String::from_utf8_lossy(&answer.body);
+        let skewed = refusal::element(&body, "Code").is_some_and(|code| code == SKEWED);
+        if answer.status == StatusCode::FORBIDDEN && skewed && !*redated {
+            *redated = true;
+            return Verdict::SignAgain;
+        }
+        Verdict::of_status(answer.status)
+    }
 }
 
 /// A refused listing with its cure.
 fn refused(answer: &Answer) -> Error {
     let body = String::from_utf8_lossy(&answer.body);
-    let code = super::refusal::element(&body, "Code").unwrap_or_default();
-    let message = super::refusal::element(&body, "Message").unwrap_or_default();
+    let code = refusal::element(&body, "Code").unwrap_or_default();
+    let message = refusal::element(&body, "Message").unwrap_or_default();
     let (kind, cure) = match (code.as_str(), answer.status.as_u16()) {
         ("NoSuchBucket", _) => (
             Kind::Config,
             "check `bucket` and `region` of `[provider.oss]`",
         ),
-        ("RequestTimeTooSkewed", _) => (Kind::Environment, "set this machine's clock"),
+        (SKEWED, _) => (Kind::Environment, "set this machine's clock"),
         (_, 401 | 403) => (
             Kind::Credentials,
             "grant the RAM user oss:ListObjects and oss:GetObject on the bucket of `[provider.oss]`",
