@@ -239,10 +239,8 @@ async fn serve(oss: &Oss, request: Request) -> Result<Response, Refusal> {
     let now = oss.0.site.clock.now();
     if let Err(refusal) = asked.check(oss.keys(&asked.place.bucket), now) {
         let mut bill = oss.0.site.meter.bill();
-        match refusal.code {
-            "AccessDenied" => bill.expired_link_uses += u64::from(refusal == Refusal::EXPIRED),
-            _ => bill.forged_link_uses += 1,
-        }
+        bill.expired_link_uses += u64::from(refusal == Refusal::EXPIRED);
+        bill.forged_link_uses += u64::from(refusal == Refusal::FORGED);
         return Err(refusal);
     }
     if asked.place.key.is_empty() {

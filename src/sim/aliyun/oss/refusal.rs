@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
     status: StatusCode,
-    pub(super) code: &'static str,
+    code: &'static str,
     message: &'static str,
 }
 
