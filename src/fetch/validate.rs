@@ -163,6 +163,8 @@ pub fn judge_probe(status: StatusCode, headers: &HeaderMap, code: Option<&str>) 
         }),
         StatusCode::RANGE_NOT_SATISFIABLE => match single(headers, &CONTENT_RANGE) {
             Ok(Some(value)) if content_range(value) == Some(ContentRange::Unsatisfied(0)) => Ok(0),
+            // COS may leave it out; that not even the first byte is there says as much.
+            Ok(None) if code == Some("InvalidRange") => Ok(0),
             _ => Err("the server refuses even the first byte (416)".into()),
         },
         // All of a file of one byte or none is what was asked for.
@@ -630,6 +632,9 @@ mod tests {
         assert_eq!(empty, Verdict::Accept(0));
         assert!(is_protocol(&ask(416, &[("content-range", "bytes */9")])));
         assert!(is_protocol(&ask(416, &[])));
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        let told = judge_probe(status, &HeaderMap::new(), Some("InvalidRange"));
+        assert_eq!(told, Verdict::Accept(0), "COS says so of an empty object");
         assert_eq!(ask(200, &[("content-length", "0")]), Verdict::Accept(0));
         assert_eq!(ask(200, &[("content-length", "1")]), Verdict::Accept(1));
         assert!(is_protocol(&ask(200, &[("content-length", "2")])));
