@@ -20,10 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// An operation this young is not watched: most end sooner.
 const GRACE: Duration = Duration::from_millis(50);
 /// Pause between two looks at the callers.
-const PERIOD: Duration = Duration::from_millis(100);
+const PERIOD: Duration = Duration::from_millis(50);
 /// The pause grows with the cost of a look, to keep that below a tenth of one processor, but never
 /// beyond this: a signal must be noticed well within a second.
-const LONGEST_PERIOD: Duration = Duration::from_millis(400);
+const LONGEST_PERIOD: Duration = Duration::from_millis(250);
 
 /// The watch over all blocked callers. Cheap to clone; the task ends with the last clone.
 #[derive(Debug, Clone)]
