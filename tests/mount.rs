@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,12 +42,22 @@ fn waiting_cat(world: &World) -> (mounted::Mounted, Child) {
 }
 
 fn cat(path: &Path) -> Child {
-    Command::new("cat")
+    let mut command = Command::new("cat");
+    command
         .arg(path)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+        .stderr(Stdio::null());
+    // What nohup or a shell's background job hands down as ignored would rightly not interrupt.
+    // SAFETY: signal(2) is async-signal-safe and touches nothing but the child's own dispositions.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        })
+    };
+    command.spawn().unwrap()
 }
 
 #[test]
