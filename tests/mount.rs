@@ -553,9 +553,10 @@ fn a_signal_ends_a_reader_that_waits_for_the_network() {
     world
         .sim
         .faults()
-        .add(Rule::new(Fault::Latency { ms: 4000 }).on(Side::Data));
+        .add(Rule::new(Fault::Latency { ms: 8_000 }).on(Side::Data));
     let caught = "import signal, sys; f = open(sys.argv[1], 'rb', 0)\n\
                   signal.signal(signal.SIGINT, signal.default_int_handler)\n\
+                  f.seek(-10, 2)\n\
                   f.read(10)";
     let python = Command::new("python3")
         .args(["-c", caught])
