@@ -9,6 +9,7 @@ mod build;
 mod digest;
 mod flight;
 mod handles;
+mod live;
 mod meta;
 mod open;
 mod spender;

@@ -2,29 +2,28 @@
 //!
 //! What the ledger knows and the cache holds whole is opened without asking anybody. Otherwise the
 //! download task comes first, then its version: the one that others have open, or the one that a
-//! probe learns, once for all who open the file at the same time. Owns the live links,
-//! one per artifact and task, for as long as somebody reads by them.
+//! probe learns, once for all who open the file at the same time.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::runtime::Handle;
 
 use super::Caller;
 use super::digest::{self, Check, Verdict};
 use super::flight::Flights;
 use super::handles::OpenArtifact;
+use super::live::{LinkKey, LiveLinks, Proven};
 use super::spender::spender;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use crate::fetch::Fetcher;
-use crate::links::{LinkSource, Links, ProviderLinks};
-use crate::model::{ArtifactKey, Link, Origin, Size, Task, TaskState, Validator};
+use crate::links::Links;
+use crate::model::{ArtifactKey, Origin, Size, Task, TaskState, Validator};
 use crate::observe::metrics::Activity;
 use crate::providers::Provider;
 use crate::reader::{self, ArtifactSpec, Readers};
@@ -53,12 +52,17 @@ struct Pinned {
     links: Arc<Links>,
 }
 
-/// One link of one artifact: its key and its task's id.
-type LinkKey = (ArtifactKey, String);
-
-/// Whether the remembered version was seen behind the live link of its artifact. What is merely
-/// remembered may have been replaced or removed while nobody had it open.
-type Proven = Arc<AtomicBool>;
+impl Pinned {
+    /// How its readers open it.
+    fn spec(&self, key: &ArtifactKey, fetcher: &Fetcher) -> ArtifactSpec {
+        ArtifactSpec {
+            key: content_key(key, &self.validator, &self.task_id),
+            validator: self.validator.clone(),
+            links: Arc::clone(&self.links),
+            fetcher: fetcher.clone(),
+        }
+    }
+}
 
 /// What opening needs.
 pub(super) struct Opener {
@@ -69,7 +73,7 @@ pub(super) struct Opener {
     pub(super) readers: Readers,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: SharedClock,
-    links: Mutex<HashMap<LinkKey, (Weak<Links>, Proven)>>,
+    links: LiveLinks,
     probes: Flights<LinkKey, Validator>,
     /// Checks of complete files.
     pub(super) checks: Flights<ArtifactKey, Verdict>,
@@ -89,13 +93,13 @@ impl Opener {
     ) -> Self {
         Opener {
             accounts,
+            links: LiveLinks::new(engine.clone(), Arc::clone(&activity), Arc::clone(&clock)),
             engine,
             ledger,
             cache,
             readers,
             activity,
             clock,
-            links: Mutex::default(),
             probes: Flights::default(),
             checks: Flights::default(),
             runtime: Handle::current(),
@@ -140,12 +144,7 @@ impl Opener {
         pinned: Pinned,
         complete: bool,
     ) -> Result<OpenArtifact> {
-        let spec = ArtifactSpec {
-            key: content_key(key, &pinned.validator, &pinned.task_id),
-            validator: pinned.validator.clone(),
-            links: pinned.links,
-            fetcher: account.fetcher.clone(),
-        };
+        let spec = pinned.spec(key, &account.fetcher);
         let readers = self.readers.clone();
         let reader = blocking(move || readers.open(spec)).await?;
         let record = self.ledger.artifact(key);
@@ -187,7 +186,7 @@ impl Opener {
                 message: None,
             });
             Pinned {
-                links: self.links(account, node, key, task).0,
+                links: self.links.of(&account.provider, node, key, task).0,
                 validator: record.validator,
                 task_id: record.task_id,
             }
@@ -219,7 +218,7 @@ impl Opener {
             let task_id = task
                 .as_ref()
                 .map_or_else(String::new, |task| task.id.clone());
-            let (links, proven) = self.links(account, node, key, task);
+            let (links, proven) = self.links.of(&account.provider, node, key, task);
             match self.probe(account, key, &task_id, &links, proven).await {
                 Ok(validator) => {
                     return Ok(Pinned {
@@ -262,16 +261,16 @@ impl Opener {
                     if proven.load(Ordering::SeqCst) {
                         return Ok(validator);
                     }
-                    let spec = ArtifactSpec {
-                        key: content_key(&key, &validator, &task_id),
-                        validator: validator.clone(),
+                    let pinned = Pinned {
+                        validator,
+                        task_id: task_id.clone(),
                         links: Arc::clone(&links),
-                        fetcher: fetcher.clone(),
                     };
+                    let spec = pinned.spec(&key, &fetcher);
                     let remembered = blocking(move || readers.open(spec)).await?;
                     if still_served(&remembered).await? {
                         proven.store(true, Ordering::SeqCst);
-                        return Ok(validator);
+                        return Ok(pinned.validator);
                     }
                 }
                 let probe = fetcher.probe(&links).await?;
@@ -297,42 +296,6 @@ impl Opener {
             }
         };
         self.probes.join(flight.clone(), work).await
-    }
-
-    /// The live link of an artifact of one task, and whether its version was seen behind it.
-    fn links(
-        &self,
-        account: &Account,
-        node: &FileNode,
-        key: &ArtifactKey,
-        task: Option<Task>,
-    ) -> (Arc<Links>, Proven) {
-        let task_id = task
-            .as_ref()
-            .map_or_else(String::new, |task| task.id.clone());
-        let mut all = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (key.clone(), task_id);
-        if let Some((links, proven)) = all.get(&name)
-            && let Some(live) = links.upgrade()
-        {
-            return (live, Arc::clone(proven));
-        }
-        all.retain(|_, (links, _)| links.strong_count() > 0);
-        let source = CountedLinks {
-            links: ProviderLinks {
-                provider: Arc::clone(&account.provider),
-                target: (*node.shard).clone(),
-                file: node.file.clone(),
-                task,
-            },
-            again: AtomicBool::new(false),
-            activity: Arc::clone(&self.activity),
-            engine: self.engine.clone(),
-        };
-        let links = Arc::new(Links::new(source, Arc::clone(&self.clock)));
-        let proven = Proven::default();
-        all.insert(name, (Arc::downgrade(&links), Arc::clone(&proven)));
-        (links, proven)
     }
 
     /// Bytes of the remembered version that are cached.
@@ -374,37 +337,6 @@ impl fmt::Debug for Opener {
         f.debug_struct("Opener")
             .field("accounts", &self.accounts.keys())
             .finish_non_exhaustive()
-    }
-}
-
-/// The provider's links, with every one but the first counted; the ledger learns when they end,
-/// where the artifact ends with them.
-#[derive(Debug)]
-struct CountedLinks {
-    links: ProviderLinks,
-    again: AtomicBool,
-    activity: Arc<Activity>,
-    engine: Engine,
-}
-
-#[async_trait]
-impl LinkSource for CountedLinks {
-    async fn fresh(&self) -> Result<Link> {
-        let link = self.links.fresh().await?;
-        if self.links.provider.ends_with_link()
-            && let (Some(task), Some(end)) = (&self.links.task, link.expires)
-        {
-            let key = self.links.target.key();
-            self.engine.remember_end(&key, &task.id, end).await;
-        }
-        if self.again.swap(true, Ordering::Relaxed) {
-            self.activity.link_refreshes.add(1);
-        }
-        Ok(link)
-    }
-
-    fn refusal_hint(&self) -> Option<&'static str> {
-        self.links.refusal_hint()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, ProviderKind};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Found, Instance, Link, RemoteFile, ShardRef, Task};
+use crate::secret::SafeUrl;
 
 /// One account at one cloud.
 ///
@@ -67,6 +68,20 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     fn refusal_hint(&self) -> Option<&'static str> {
         None
     }
+}
+
+/// The address of the download link that `cloud` gave: https, unless `allow_http`.
+/// [`Kind::Protocol`] for anything else, which nobody should send a backup over.
+fn link_address(cloud: &str, link: &str, allow_http: bool) -> Result<SafeUrl> {
+    let refused = |why: fmt::Arguments| Error::new(Kind::Protocol, why.to_string());
+    let url = SafeUrl::parse(link)
+        .map_err(|why| refused(format_args!("the download link that {cloud} gave {why}")))?;
+    if !url.is_https() && !allow_http {
+        return Err(refused(format_args!(
+            "the download link {url} that {cloud} gave is not https: it is refused unless `allow_http = true`"
+        )));
+    }
+    Ok(url)
 }
 
 /// The provider that `config` describes. Asks nothing yet.

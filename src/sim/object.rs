@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
@@ -33,6 +33,14 @@ pub(super) enum Failure {
     Range(u64),
     /// The content cannot be had: 500.
     Internal,
+}
+
+/// `answer` as a request by `method` gets it: HEAD without a body.
+pub(super) fn answer_to(method: &Method, answer: Response) -> Response {
+    match *method {
+        Method::HEAD => answer.map(|_| Body::empty()),
+        _ => answer,
+    }
 }
 
 impl Object {

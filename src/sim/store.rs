@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, SERVER};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -22,7 +21,7 @@ use sha2::Sha256;
 use super::Site;
 use super::content::Content;
 use super::faults::Injected;
-use super::object::{Failure, Object};
+use super::object::{Failure, Object, answer_to};
 use crate::clock::Clock;
 
 /// What is escaped in the path of a link.
@@ -142,15 +141,9 @@ impl Store {
 }
 
 async fn answer(State(store): State<Store>, request: Request) -> Response {
-    let head = request.method() == Method::HEAD;
-    let answer = serve(&store, request)
-        .await
-        .unwrap_or_else(IntoResponse::into_response);
-    if head {
-        answer.map(|_| Body::empty())
-    } else {
-        answer
-    }
+    let method = request.method().clone();
+    let answer = serve(&store, request).await;
+    answer_to(&method, answer.unwrap_or_else(IntoResponse::into_response))
 }
 
 async fn serve(store: &Store, request: Request) -> Result<Response, Refusal> {

@@ -9,6 +9,7 @@ use super::wire::{DownloadTask, Storage};
 use crate::config::Network;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{Link, LinkMode, Task, TaskState};
+use crate::providers::link_address;
 use crate::secret::SafeUrl;
 
 /// Where a listed task stands.
@@ -152,12 +153,7 @@ pub(super) fn link(url: &str, allow_http: bool) -> Result<Link> {
         }
         _ => url.to_owned(),
     };
-    let url = SafeUrl::parse(secure.trim()).map_err(|why| {
-        Error::new(
-            Kind::Protocol,
-            format!("the download link that Alibaba Cloud gave {why}"),
-        )
-    })?;
+    let url = link_address("Alibaba Cloud", secure.trim(), allow_http)?;
     Ok(Link {
         expires: expiry(&url),
         url,

@@ -36,7 +36,6 @@ use crate::model::{
 };
 use crate::providers::Provider;
 use crate::providers::http::{Answer, Api, Budget};
-use crate::secret::SafeUrl;
 
 /// One Atlas project.
 #[derive(Debug)]
@@ -162,20 +161,7 @@ impl Atlas {
                 ));
             }
         };
-        let url = SafeUrl::parse(url.expose().trim()).map_err(|why| {
-            Error::new(
-                Kind::Protocol,
-                format!("the download link that Atlas gave {why}"),
-            )
-        })?;
-        if !url.is_https() && !self.allow_http {
-            return Err(Error::new(
-                Kind::Protocol,
-                format!(
-                    "the download link {url} that Atlas gave is not https: it is refused unless `allow_http = true`"
-                ),
-            ));
-        }
+        let url = super::link_address("Atlas", url.expose().trim(), self.allow_http)?;
         Ok(Link {
             url,
             // The link is signed by itself; API credentials never go to the data host.

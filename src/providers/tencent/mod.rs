@@ -31,7 +31,6 @@ use crate::model::{
 };
 use crate::providers::Provider;
 use crate::providers::http::{Api, Budget};
-use crate::secret::SafeUrl;
 
 /// How many tasks may follow at once one that failed.
 const RECREATIONS: u32 = 3;
@@ -177,18 +176,7 @@ impl Tencent {
                 ));
             }
         };
-        let url = SafeUrl::parse(&link).map_err(|why| {
-            let words = format!("the download link that Tencent Cloud gave {why}");
-            Error::new(Kind::Protocol, words)
-        })?;
-        if !url.is_https() && !self.allow_http {
-            return Err(Error::new(
-                Kind::Protocol,
-                format!(
-                    "the download link {url} that Tencent Cloud gave is not https: it is refused unless `allow_http = true`"
-                ),
-            ));
-        }
+        let url = super::link_address("Tencent Cloud", &link, self.allow_http)?;
         Ok(Link {
             expires: convert::link_end(&link),
             url,

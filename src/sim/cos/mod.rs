@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use crc_fast::{CrcAlgorithm, Digest as Crc};
@@ -28,7 +27,7 @@ use url::form_urlencoded;
 use self::sign::{Claim, escape};
 use super::content::Content;
 use super::faults::{Fault, Injected, Side};
-use super::object::{Failure, Object};
+use super::object::{Failure, Object, answer_to};
 use super::{Site, hex};
 use crate::clock::Clock;
 use crate::secret::Secret;
@@ -305,10 +304,7 @@ async fn answer(State(cos): State<Cos>, request: Request) -> Response {
     answer
         .headers_mut()
         .insert(SERVER, HeaderValue::from_static("tencent-cos"));
-    match *request.method() {
-        Method::HEAD => answer.map(|_| Body::empty()),
-        _ => answer,
-    }
+    answer_to(request.method(), answer)
 }
 
 /// A request, decoded once.

@@ -18,8 +18,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use crc_fast::{CrcAlgorithm, Digest as Crc};
+use http::StatusCode;
 use http::header::{self, HeaderName};
-use http::{Method, StatusCode};
 use jiff::Timestamp;
 use md5::{Digest, Md5};
 use percent_encoding::utf8_percent_encode;
@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::sim::clock::http_date;
 use crate::sim::content::Content;
 use crate::sim::faults::{Fault, Injected};
+use crate::sim::object::answer_to;
 use crate::sim::ranges::{Wanted, wanted};
 use crate::sim::{Site, hex};
 
@@ -222,15 +223,9 @@ impl Oss {
 }
 
 async fn answer(State(oss): State<Oss>, request: Request) -> Response {
-    let head = request.method() == Method::HEAD;
-    let answer = serve(&oss, request)
-        .await
-        .unwrap_or_else(IntoResponse::into_response);
-    if head {
-        answer.map(|_| Body::empty())
-    } else {
-        answer
-    }
+    let method = request.method().clone();
+    let answer = serve(&oss, request).await;
+    answer_to(&method, answer.unwrap_or_else(IntoResponse::into_response))
 }
 
 async fn serve(oss: &Oss, request: Request) -> Result<Response, Refusal> {
