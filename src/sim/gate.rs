@@ -11,7 +11,9 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, LOCATION, RETRY_AFTER};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, DATE, IF_MATCH, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use super::Site;
@@ -46,6 +48,9 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     };
     let method = request.method().to_string();
     let target = target(&request);
+    if gate.side == Side::Data && is_unpinned(request.headers()) {
+        gate.site.meter.bill().unpinned_ranges += 1;
+    }
     let answer = match before(&gate, &method, &target, &mut request).await {
         ControlFlow::Break(answer) => answer,
         ControlFlow::Continue(()) => {
@@ -68,6 +73,14 @@ fn target(request: &Request) -> String {
         .next();
     let action = action.and_then(|value| value.to_str().ok());
     format!("{}{}", request.uri(), action.unwrap_or_default())
+}
+
+/// Whether a range is asked for without its version. The first byte is how a version is learnt.
+fn is_unpinned(headers: &HeaderMap) -> bool {
+    let pinned = headers.contains_key(IF_MATCH) || headers.contains_key(IF_RANGE);
+    headers
+        .get(RANGE)
+        .is_some_and(|range| range != "bytes=0-0" && !pinned)
 }
 
 impl Passage {

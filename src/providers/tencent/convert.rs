@@ -21,9 +21,18 @@ pub(super) const METHOD: &str = "method";
 /// The times of the API carry no zone: they are China Standard Time.
 const CHINA: Offset = Offset::constant(8);
 
-/// The directory of an instance; `None` if it has no id.
-pub(super) fn instance(listed: wire::Instance, region: &str) -> Option<Instance> {
+/// The directory of an instance; `None` if it has no id. It was `asked` for in one of `regions`.
+///
+/// Whether a list holds to its region is not documented, nor is how the instance's own is written:
+/// that counts where it is a region of the account's.
+pub(super) fn instance(
+    listed: wire::Instance,
+    asked: &str,
+    regions: &[String],
+) -> Option<Instance> {
     let id = listed.instance_id?;
+    let own = listed.region.filter(|own| regions.contains(own));
+    let region = own.unwrap_or_else(|| asked.to_owned());
     let mut shards: Vec<String> = listed
         .replica_sets
         .into_iter()
@@ -35,7 +44,7 @@ pub(super) fn instance(listed: wire::Instance, region: &str) -> Option<Instance>
     }
     Some(Instance {
         created: listed.create_time.as_deref().and_then(timestamp),
-        facts: Facts::from([(REGION, region.to_owned()), (SHARDS, shards.join("\n"))]),
+        facts: Facts::from([(REGION, region), (SHARDS, shards.join("\n"))]),
         id,
     })
 }
@@ -203,7 +212,13 @@ mod tests {
     }
 
     fn of(json: &str) -> Instance {
-        instance(serde_json::from_str(json).unwrap(), "ap-guangzhou").unwrap()
+        let regions = ["ap-guangzhou", "ap-beijing"].map(str::to_owned);
+        instance(
+            serde_json::from_str(json).unwrap(),
+            "ap-guangzhou",
+            &regions,
+        )
+        .unwrap()
     }
 
     fn read(json: &str) -> Result<Option<Backup>> {
@@ -229,6 +244,20 @@ mod tests {
         );
         for none in ["", "soon", "0000-00-00 00:00:00", "1970-01-01 00:00:00"] {
             assert_eq!(timestamp(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_in_its_own_region_if_that_is_one_of_the_accounts() {
+        let region = |json: &str| of(json).facts[REGION].clone();
+        for (json, expected) in [
+            (r#"{"InstanceId":"i","Region":"ap-beijing"}"#, "ap-beijing"),
+            (r#"{"InstanceId":"i","Region":"gz"}"#, "ap-guangzhou"),
+            (r#"{"InstanceId":"i","Region":1}"#, "ap-guangzhou"),
+            (r#"{"InstanceId":"i","Region":null}"#, "ap-guangzhou"),
+            (r#"{"InstanceId":"i"}"#, "ap-guangzhou"),
+        ] {
+            assert_eq!(region(json), expected, "{json}");
         }
     }
 

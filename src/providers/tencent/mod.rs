@@ -21,7 +21,7 @@ use tracing::debug;
 
 use self::client::{Action, Client, Keys};
 use self::folders::Folders;
-use self::paging::{Keyed, Listing, PAGE};
+use self::paging::{Keyed, Listing, PAGE, Search};
 use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, TencentConfig};
 use crate::error::{Error, Kind, Result};
@@ -126,40 +126,36 @@ impl Tencent {
         }
     }
 
-    /// The download tasks of the backup of `of`; false when there may be more.
-    async fn tasks(&self, of: &ShardRef, budget: &mut Budget) -> Result<(Vec<wire::Task>, bool)> {
-        // Whether the offset counts records or pages is not documented: one page must do, and does
-        // unless a backup was requested a hundred times.
-        let question = wire::AskTasks {
-            instance_id: &of.instance.id,
-            backup_name: name(&of.backup)?,
-            limit: PAGE,
-            offset: 0,
-        };
-        let page: wire::Tasks = self
-            .client
-            .ask(Action::Tasks, region(&of.instance)?, &question, budget)
-            .await?
-            .map_err(|refusal| refusal.into_error(Action::Tasks))?;
-        let listed = page.tasks.len();
-        let complete = listed < PAGE || page.total_count.is_some_and(|all| all <= listed as i64);
-        Ok((page.tasks, complete))
+    /// The download tasks of the backup of `of`.
+    async fn tasks(&self, of: &ShardRef) -> Result<Vec<wire::Task>> {
+        let mut budget = self.client.api.budget();
+        let mut search = Search::new();
+        loop {
+            let question = wire::AskTasks {
+                instance_id: &of.instance.id,
+                backup_name: name(&of.backup)?,
+                limit: PAGE,
+                offset: search.offset(),
+            };
+            let page: wire::Tasks = self
+                .client
+                .ask(Action::Tasks, region(&of.instance)?, &question, &mut budget)
+                .await?
+                .map_err(|refusal| refusal.into_error(Action::Tasks))?;
+            if !search.add(page.total_count, page.tasks) {
+                return Ok(search.items);
+            }
+        }
     }
 
     /// The newest task of the shard, and its link.
-    async fn newest(&self, of: &ShardRef) -> Result<Standing> {
-        let mut budget = self.client.api.budget();
-        let (tasks, complete) = self.tasks(of, &mut budget).await?;
-        Ok(
-            match convert::newest(&tasks, name(&of.backup)?, &of.shard.id) {
-                Some(listed) => Standing::Task {
-                    task: convert::task(listed),
-                    link: listed.url.as_ref().map(|url| url.expose().to_owned()),
-                },
-                None if complete => Standing::Nothing,
-                None => Standing::Unknown,
-            },
-        )
+    async fn newest(&self, of: &ShardRef) -> Result<Option<(Task, Option<String>)>> {
+        let tasks = self.tasks(of).await?;
+        let newest = convert::newest(&tasks, name(&of.backup)?, &of.shard.id);
+        Ok(newest.map(|listed| {
+            let link = listed.url.as_ref().map(|url| url.expose().to_owned());
+            (convert::task(listed), link)
+        }))
     }
 
     fn link_of(&self, task: Task, link: Option<String>) -> Result<Link> {
@@ -187,17 +183,6 @@ impl Tencent {
     }
 }
 
-/// What is known of a shard's download.
-#[derive(Debug)]
-enum Standing {
-    /// This task counts; it may have a link.
-    Task { task: Task, link: Option<String> },
-    /// It was never requested.
-    Nothing,
-    /// The list of tasks was not complete.
-    Unknown,
-}
-
 #[async_trait]
 impl Provider for Tencent {
     async fn instances(&self) -> Result<Vec<Instance>> {
@@ -208,7 +193,7 @@ impl Provider for Tencent {
             let listed = listed
                 .map_err(|error| error.context(format!("listing the instances in {region}")))?;
             for listed in listed {
-                if let Some(instance) = convert::instance(listed, region) {
+                if let Some(instance) = convert::instance(listed, region, &self.regions) {
                     instances.insert(instance.id.clone(), instance);
                 }
             }
@@ -256,23 +241,19 @@ impl Provider for Tencent {
     }
 
     async fn find_task(&self, of: &ShardRef) -> Result<Found> {
-        let standing = self
-            .newest(of)
-            .await
-            .map_err(|error| error.context("looking for an existing download"))?;
-        Ok(match standing {
-            Standing::Task { mut task, link } => {
-                let end = link.as_deref().and_then(convert::link_end);
-                if task.state == TaskState::Ready
-                    && end.is_some_and(|at| at <= self.client.api.now())
-                {
-                    task.state = TaskState::Expired;
-                }
-                Found::Task(task)
-            }
-            Standing::Nothing => Found::Nothing,
-            Standing::Unknown => Found::CannotTell,
-        })
+        let newest = match self.newest(of).await {
+            // Perhaps it only means that nothing was downloaded yet: the request will tell.
+            Err(error) if error.kind() == Kind::NotFound => None,
+            newest => newest.map_err(|error| error.context("looking for an existing download"))?,
+        };
+        let Some((mut task, link)) = newest else {
+            return Ok(Found::Nothing);
+        };
+        let end = link.as_deref().and_then(convert::link_end);
+        if task.state == TaskState::Ready && end.is_some_and(|at| at <= self.client.api.now()) {
+            task.state = TaskState::Expired;
+        }
+        Ok(Found::Task(task))
     }
 
     async fn create_task(&self, of: &ShardRef) -> Result<Task> {
@@ -309,8 +290,8 @@ impl Provider for Tencent {
         // The answer has no link: whether a finished task lacks one is found out when it is used.
         let mut task = convert::task(created);
         task.state = convert::state(created.status, true);
-        if let (true, Ok(Standing::Task { task: listed, .. })) =
-            (task.id.is_empty(), self.newest(of).await)
+        if task.id.is_empty()
+            && let Ok(Some((listed, _))) = self.newest(of).await
             && (listed.state == TaskState::Failed) == (task.state == TaskState::Failed)
         {
             task.id = listed.id;
@@ -318,19 +299,13 @@ impl Provider for Tencent {
         Ok(task)
     }
 
-    async fn poll_task(&self, of: &ShardRef, task: &Task) -> Result<Task> {
-        let standing = self
+    async fn poll_task(&self, of: &ShardRef, _task: &Task) -> Result<Task> {
+        let newest = self
             .newest(of)
             .await
             .map_err(|error| error.context("asking how the download stands"))?;
-        match standing {
-            Standing::Task { task, .. } => Ok(task),
-            Standing::Unknown => Ok(task.clone()),
-            Standing::Nothing => Err(Error::new(
-                Kind::Expired,
-                "Tencent Cloud no longer lists this download",
-            )),
-        }
+        let (task, _) = newest.ok_or_else(unlisted)?;
+        Ok(task)
     }
 
     async fn link(&self, of: &ShardRef, file: &RemoteFile, task: Option<&Task>) -> Result<Link> {
@@ -344,17 +319,12 @@ impl Provider for Tencent {
             let words = "a link to a backup was asked for without its download";
             return Err(Error::new(Kind::Internal, words));
         }
-        let standing = self
+        let newest = self
             .newest(of)
             .await
             .map_err(|error| gone(error).context("asking for the download link"))?;
-        match standing {
-            Standing::Task { task, link } => self.link_of(task, link),
-            Standing::Nothing | Standing::Unknown => Err(Error::new(
-                Kind::Expired,
-                "Tencent Cloud no longer lists this download",
-            )),
-        }
+        let (task, link) = newest.ok_or_else(unlisted)?;
+        self.link_of(task, link)
     }
 
     fn recreations(&self) -> u32 {
@@ -364,6 +334,15 @@ impl Provider for Tencent {
     fn refusal_hint(&self) -> Option<&'static str> {
         Some(
             "links into Tencent's private network work only from 10.0.0.0/8, 172.16.0.0/16, 172.20.0.0/16, 172.24.0.0/16, 172.27.0.0/16 and 192.168.0.0/16, and a sub-account needs the permission to download backups",
+        )
+    }
+}
+
+impl Keyed for wire::Task {
+    fn key(&self) -> String {
+        format!(
+            "{:?} {:?} {:?}",
+            self.replica_set_id, self.backup_name, self.create_time
         )
     }
 }
@@ -388,6 +367,10 @@ fn region(of: &Instance) -> Result<&str> {
 fn name(of: &Backup) -> Result<&str> {
     let name = of.facts.get(convert::NAME).map(String::as_str);
     name.ok_or_else(|| Error::new(Kind::Internal, "a backup lost its name"))
+}
+
+fn unlisted() -> Error {
+    Error::new(Kind::Expired, "Tencent Cloud no longer lists this download")
 }
 
 /// The backup or instance of an existing download was deleted, and the download with it.

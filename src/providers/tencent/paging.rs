@@ -1,8 +1,10 @@
-//! Putting a list together from pages by record offset, and knowing when it is complete. Pure.
+//! Putting a list together from pages, and knowing when it is complete. Pure.
 //!
-//! A list is complete when as many different items were seen as the API announces; without an
-//! announcement, at the first page that brings nothing new. When the announced number changes on
-//! the way, items may have moved past the offset: the list is asked for from its beginning again.
+//! A [`Listing`] goes by record offset. It is complete when as many different items were seen as the
+//! API announces; without an announcement, at the first page that brings nothing new. When the
+//! announced number changes on the way, items may have moved past the offset: the list is asked for
+//! from its beginning again. A [`Search`] goes by an offset of which it is not documented what it
+//! counts.
 
 use std::collections::HashSet;
 
@@ -85,6 +87,62 @@ impl<T: Keyed> Listing<T> {
     }
 }
 
+/// A list under construction whose offset counts records, or pages: the documents of
+/// DescribeBackupDownloadTask say pages, those of its siblings records.
+///
+/// It goes by records until a page brings nothing new, then by pages to the end: whichever is meant,
+/// nothing is left then. One page is enough where the announced number says so.
+#[derive(Debug)]
+pub(super) struct Search<T> {
+    pub(super) items: Vec<T>,
+    seen: HashSet<String>,
+    /// The number of the next page, once the offset is taken for one.
+    page: Option<usize>,
+}
+
+impl<T: Keyed> Search<T> {
+    pub(super) fn new() -> Self {
+        Search {
+            items: Vec::new(),
+            seen: HashSet::new(),
+            page: None,
+        }
+    }
+
+    /// The offset to ask with next.
+    pub(super) fn offset(&self) -> usize {
+        self.page.unwrap_or(self.items.len())
+    }
+
+    /// Takes the next page. Whether another must be asked for.
+    pub(super) fn add(&mut self, total: Option<i64>, page: Vec<T>) -> bool {
+        let begins = page.first().map(T::key);
+        let before = self.items.len();
+        // Only pages overlap: two items of one page are two, even if they look alike.
+        let seen = &self.seen;
+        let unseen = page.into_iter().filter(|item| !seen.contains(&item.key()));
+        self.items.extend(unseen);
+        self.seen.extend(self.items[before..].iter().map(T::key));
+        let have = self.items.len();
+        if have == 0 || total.is_some_and(|total| have as i64 >= total) {
+            return false;
+        }
+        self.page = match self.page {
+            None if have > before => None,
+            None => Some(1),
+            Some(page) => {
+                // A page by number does not begin where the first one does, nor one record on.
+                let first: Vec<String> = self.items.iter().take(2).map(T::key).collect();
+                if begins.is_none_or(|begins| first.contains(&begins)) {
+                    return false;
+                }
+                Some(page + 1)
+            }
+        };
+        self.offset() <= LARGEST_OFFSET
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
@@ -153,5 +211,45 @@ mod tests {
         assert_eq!(error.kind(), Kind::Protocol);
         let repeated = read(&[(Some(150), 0..100), (Some(150), 0..100)]);
         assert_eq!(repeated.unwrap_err().kind(), Kind::Protocol);
+    }
+
+    /// Searches a list that `answer`s offsets: how much was found, and the offsets asked with.
+    fn searched_by(
+        answer: impl Fn(usize) -> Range<usize>,
+        total: Option<i64>,
+    ) -> (usize, Vec<usize>) {
+        let (mut search, mut asked) = (Search::new(), Vec::new());
+        loop {
+            asked.push(search.offset());
+            if !search.add(total, answer(search.offset()).collect()) {
+                return (search.items.len(), asked);
+            }
+        }
+    }
+
+    /// The same for `count` items, of which a page holds `size`.
+    fn searched(count: usize, size: usize, pages: bool, told: bool) -> (usize, Vec<usize>) {
+        let answer = |offset: usize| {
+            let start = if pages { offset * size } else { offset };
+            start.min(count)..count.min(start + size)
+        };
+        searched_by(answer, told.then_some(count as i64))
+    }
+
+    #[test]
+    fn a_search_finds_everything_whatever_its_offset_counts() {
+        assert_eq!(searched(3, 100, false, true), (3, vec![0]));
+        assert_eq!(searched(0, 100, true, false), (0, vec![0]));
+        assert_eq!(searched(250, 100, false, true), (250, vec![0, 100, 200]));
+        assert_eq!(searched(250, 100, true, true), (250, vec![0, 100, 1, 2]));
+        let ignored = searched_by(|_| 0..3, None);
+        assert_eq!(ignored, (3, vec![0, 3, 1]), "an offset without effect");
+        assert_eq!(searched(3, 100, false, false), (3, vec![0, 3, 1]));
+        for (count, size) in [(1, 1), (7, 1), (7, 2), (40, 20), (101, 20)] {
+            for (pages, told) in [(false, false), (false, true), (true, false), (true, true)] {
+                let found = searched(count, size, pages, told);
+                assert_eq!(found.0, count, "{size} {pages} {told}: {found:?}");
+            }
+        }
     }
 }

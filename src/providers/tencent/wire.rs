@@ -70,6 +70,8 @@ pub(super) struct Instance {
     #[serde(deserialize_with = "text")]
     pub(super) instance_id: Option<String>,
     #[serde(deserialize_with = "text")]
+    pub(super) region: Option<String>,
+    #[serde(deserialize_with = "text")]
     pub(super) create_time: Option<String>,
     #[serde(deserialize_with = "number")]
     pub(super) replication_set_num: Option<i64>,
@@ -184,9 +186,10 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error
     Ok(text(from)?.map(|text| Secret::new(text.trim())))
 }
 
-/// A list; null is an empty one.
+/// A list; null is an empty one, and in it nothing.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
+    let list: Option<Vec<Option<T>>> = Option::deserialize(from)?;
+    Ok(list.into_iter().flatten().flatten().collect())
 }
 
 #[cfg(test)]
@@ -236,8 +239,10 @@ mod tests {
             (None, Some(3))
         );
         assert_eq!((second.status, second.back_id), (Some(2), None));
-        let none: Tasks = serde_json::from_str(r#"{"Tasks":null}"#).unwrap();
-        assert!(none.tasks.is_empty());
+        for none in [r#"{"Tasks":null}"#, r#"{"Tasks":[null]}"#, "{}"] {
+            let none: Tasks = serde_json::from_str(none).unwrap();
+            assert!(none.tasks.is_empty());
+        }
     }
 
     #[test]

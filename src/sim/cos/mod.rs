@@ -230,6 +230,10 @@ impl Cos {
         }
         let stored = self.objects().get(key).cloned();
         let stored = stored.ok_or(Refusal::NO_SUCH_KEY)?;
+        // Stricter than COS: a packed backup is there only at the very address that its link names.
+        if !stored.listed && asked.raw_path != format!("/{}", escape(key)) {
+            return Err(Refusal::OTHER_ADDRESS);
+        }
         let wrong = u64::from(!self.0.right_digests.load(Ordering::Relaxed));
         let crc64 = stored.crc64().await? ^ wrong;
         let answer = stored.object.answer(asked.headers.clone(), asked.injected);
@@ -286,6 +290,7 @@ async fn answer(State(cos): State<Cos>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default();
     let asked = Asked {
         method: request.method(),
+        raw_path: request.uri().path(),
         path,
         // A space comes as `+` from the official clients.
         parameters: form_urlencoded::parse(query.as_bytes())
@@ -310,6 +315,8 @@ async fn answer(State(cos): State<Cos>, request: Request) -> Response {
 /// A request, decoded once.
 struct Asked<'a> {
     method: &'a Method,
+    /// As it came.
+    raw_path: &'a str,
     path: String,
     parameters: Vec<(String, String)>,
     headers: &'a HeaderMap,
@@ -418,6 +425,11 @@ impl Refusal {
         403,
         "SignatureDoesNotMatch",
         "The Signature you specified is invalid.",
+    );
+    const OTHER_ADDRESS: Self = Self::new(
+        403,
+        "AccessDenied",
+        "The address is not the one that was given.",
     );
     const TOKEN: Self = Self::new(403, "AccessDenied", "The token is missing or wrong.");
     const EXPIRED: Self = Self::new(403, "AccessDenied", "Request has expired");

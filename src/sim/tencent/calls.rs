@@ -22,6 +22,12 @@ impl Asked<'_> {
         }
     }
 
+    /// Limit and offset of a list, where a limit that is left out is `default`.
+    fn page(&self, given: &Parameters, default: usize) -> Result<(usize, usize), ApiError> {
+        let (limit, offset) = given.page(default)?;
+        Ok((limit.min(self.knobs.most_per_page), offset))
+    }
+
     fn instances(&self, given: &Parameters) -> Result<Document, ApiError> {
         given.only(&[
             "InstanceIds",
@@ -39,12 +45,13 @@ impl Asked<'_> {
             "SearchKey",
             "Tags",
         ])?;
-        let (limit, offset) = given.page(20)?;
+        let (limit, offset) = self.page(given, 20)?;
         let estate = self.cloud.estate();
+        let everywhere = self.knobs.lists_all_regions;
         let here: Vec<&Instance> = estate
             .instances
             .iter()
-            .filter(|instance| instance.region == self.region)
+            .filter(|instance| everywhere || instance.region == self.region)
             .collect();
         let page = here.iter().skip(offset).take(limit);
         Ok(Map::from_iter([
@@ -59,7 +66,7 @@ impl Asked<'_> {
     fn backups(&self, given: &Parameters) -> Result<Document, ApiError> {
         given.only(&["InstanceId", "BackupMethod", "Limit", "Offset"])?;
         let id = given.text("InstanceId")?;
-        let (limit, offset) = given.page(usize::MAX)?;
+        let (limit, offset) = self.page(given, usize::MAX)?;
         let method = match given.number("BackupMethod")? {
             Some(method @ (0 | 1 | 3)) => Some(method),
             Some(_) => return Err(ApiError::malformed("BackupMethod")),
@@ -86,6 +93,17 @@ impl Asked<'_> {
         ]))
     }
 
+    /// The number of `shard` in `backup`, which may be older than some shards of its instance.
+    fn shard_number(&self, of: &Instance, backup: &Backup, shard: &str) -> Result<usize, ApiError> {
+        let held = 0..backup.contents.len().min(of.shards);
+        held.into_iter()
+            .find(|number| of.shard_id(*number) == shard)
+            .ok_or_else(|| {
+                let words = format!("The backup holds no replica set {shard}.");
+                ApiError::new(&self.knobs.lacking_shard_code, words)
+            })
+    }
+
     /// Packs shards for download: the effect that the bill counts.
     fn create(&self, given: &Parameters) -> Result<Document, ApiError> {
         given.only(&["InstanceId", "BackupName", "BackupSets"])?;
@@ -104,7 +122,7 @@ impl Asked<'_> {
             return Err(ApiError::new(code, words));
         }
         for shard in &shards {
-            shard_number(of, backup, shard)?;
+            self.shard_number(of, backup, shard)?;
         }
         let mut answered = Vec::new();
         for shard in shards {
@@ -124,7 +142,7 @@ impl Asked<'_> {
             let status = match standing {
                 Some(status) if !again => status,
                 _ => {
-                    let number = shard_number(of, backup, shard)?;
+                    let number = self.shard_number(of, backup, shard)?;
                     let content = backup.contents[number].clone();
                     let fails = self.cloud.spend_failure();
                     let task = Task {
@@ -138,6 +156,7 @@ impl Asked<'_> {
                         fails,
                         waits: self.knobs.tasks_wait_for_retry,
                         link: None,
+                        replaced: false,
                     };
                     // A packed shard that is there already keeps its version.
                     if self.cloud.store().content(&key(name, shard)).is_none() || lost {
@@ -146,6 +165,9 @@ impl Asked<'_> {
                             .put(&task.key(), content, self.now, false);
                     }
                     let status = task.status(self.now);
+                    let same = |old: &&mut Task| old.instance == id && old.key() == task.key();
+                    let before = estate.tasks.iter_mut().filter(same);
+                    before.for_each(|old| old.replaced = true);
                     estate.tasks.push(task);
                     self.cloud.bill_task();
                     status
@@ -171,7 +193,7 @@ impl Asked<'_> {
         let id = given.text("InstanceId")?;
         let name = given.optional_text("BackupName")?;
         let wanted = given.numbers("Status")?;
-        let (limit, offset) = given.page(20)?;
+        let (limit, offset) = self.page(given, 20)?;
         let skip = match self.knobs.offset_counts_pages {
             true => offset * limit,
             false => offset,
@@ -196,6 +218,9 @@ impl Asked<'_> {
             found.reverse();
         }
         let count = found.len();
+        if count == 0 && name.is_some() && self.knobs.no_downloads_is_not_found {
+            return Err(not_found());
+        }
         let mut listed = Vec::new();
         for task in found.into_iter().skip(skip).take(limit) {
             if task.is_lost(self.now, &self.knobs, self.cloud.store()) {
@@ -224,21 +249,12 @@ fn find_backup<'a>(of: &'a Instance, name: &str) -> Result<&'a Backup, ApiError>
     let mut backups = of.backups.iter().filter(|backup| backup.complete);
     backups
         .find(|backup| backup.name(&of.id) == name)
-        .ok_or_else(|| {
-            let code = "InvalidParameterValue.BackupFileNotFound";
-            ApiError::new(code, "The backup file is not found.")
-        })
+        .ok_or_else(not_found)
 }
 
-/// The number of `shard` in `backup`, which may be older than some shards of its instance.
-fn shard_number(of: &Instance, backup: &Backup, shard: &str) -> Result<usize, ApiError> {
-    let held = 0..backup.contents.len().min(of.shards);
-    held.into_iter()
-        .find(|number| of.shard_id(*number) == shard)
-        .ok_or_else(|| {
-            let code = "InvalidParameterValue.ReplicaNotFound";
-            ApiError::new(code, format!("The backup holds no replica set {shard}."))
-        })
+fn not_found() -> ApiError {
+    let code = "InvalidParameterValue.BackupFileNotFound";
+    ApiError::new(code, "The backup file is not found.")
 }
 
 fn instance(of: &Instance) -> Value {

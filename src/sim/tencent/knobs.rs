@@ -30,10 +30,19 @@ pub struct Knobs {
     pub packed_life: Option<SignedDuration>,
     /// Whether listing backups without a method lists those of all methods, or logical ones only.
     pub lists_all_methods: bool,
+    /// Whether a list of instances brings those of every region, whichever was asked for.
+    pub lists_all_regions: bool,
     /// Whether the offset of a list of downloads counts pages instead of records.
     pub offset_counts_pages: bool,
+    /// The most that one page of a list holds, whatever was asked for.
+    pub most_per_page: usize,
+    /// Whether asking about the downloads of a backup that has none says that its file is not
+    /// found; otherwise the list is empty.
+    pub no_downloads_is_not_found: bool,
     /// Whether unfinished downloads have an empty link instead of none.
     pub empty_links: bool,
+    /// The error code for a shard that a backup does not hold.
+    pub lacking_shard_code: String,
     /// Whether the keys may request downloads, or only look.
     pub may_download: bool,
     /// Calls of one action per second.
@@ -53,8 +62,12 @@ impl Default for Knobs {
             resign: true,
             packed_life: None,
             lists_all_methods: true,
+            lists_all_regions: false,
             offset_counts_pages: false,
+            most_per_page: 100,
+            no_downloads_is_not_found: false,
             empty_links: true,
+            lacking_shard_code: "InvalidParameterValue.ReplicaNotFound".to_owned(),
             may_download: true,
             calls_per_second: 20,
             right_digests: true,

@@ -26,6 +26,8 @@ pub(super) struct Task {
     pub(super) waits: bool,
     /// The link that was given last.
     pub(super) link: Option<String>,
+    /// Whether the shard was packed again since.
+    pub(super) replaced: bool,
 }
 
 impl Task {
@@ -56,6 +58,7 @@ impl Task {
     pub(super) fn is_lost(&self, now: Timestamp, knobs: &Knobs, store: &Cos) -> bool {
         let over = |life| now.duration_since(self.created + self.time) > life;
         self.status(now) == FINISHED
+            && !self.replaced
             && (store.content(&self.key()).is_none() || knobs.packed_life.is_some_and(over))
     }
 
@@ -117,6 +120,7 @@ mod tests {
                 fails,
                 waits,
                 link: None,
+                replaced: false,
             };
             [0, 10, 60, 99, 100].map(|s| task.status(created + SignedDuration::from_secs(s)))
         };
