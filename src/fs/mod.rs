@@ -312,7 +312,7 @@ impl Fs {
         let inner = &self.inner;
         let errno = events::errno_name(error.errno());
         tracing::trace!(operation, ino, pid = caller.pid, uid = caller.uid, errno);
-        let level = events::Level::of(error.kind());
+        let level = events::Level::of(operation, error.kind());
         if level == events::Level::Warn && matches!(operation, "open" | "read") {
             inner.handles.note_failure(ino, error.to_string());
         }

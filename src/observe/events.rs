@@ -38,9 +38,11 @@ pub enum Level {
 }
 
 impl Level {
-    /// How much a failure of `kind` matters.
-    pub fn of(kind: Kind) -> Self {
+    /// How much it matters that `operation` failed with `kind`.
+    pub fn of(operation: &str, kind: Kind) -> Self {
         match kind {
+            // A file that was listed is gone when it is opened.
+            Kind::NotFound if operation == "open" => Level::Warn,
             Kind::ReadOnly
             | Kind::NotFound
             | Kind::NotDirectory
@@ -124,7 +126,7 @@ impl Events {
 
     /// Takes note of a failed `operation` on `path`.
     pub fn failed(&self, operation: &'static str, path: &str, error: &Error) {
-        let level = Level::of(error.kind());
+        let level = Level::of(operation, error.kind());
         if level == Level::Debug {
             tracing::debug!(operation, path = %names::display(path), %error, "failed");
             return;
@@ -319,6 +321,12 @@ mod tests {
         events.failed("lookup", "/x", &Error::new(Kind::NotFound, "no such name"));
         events.failed("read", "/x", &Error::new(Kind::Interrupted, "signal"));
         assert_eq!(events.text(), "");
+        events.failed("open", "/x", &Error::new(Kind::NotFound, "it was deleted"));
+        assert!(
+            events
+                .text()
+                .ends_with(" warn open /x ENOENT it was deleted\n")
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -318,7 +318,7 @@ impl Course {
             ),
         };
         if error.kind() != Kind::Denied {
-            tracing::info!(task = %key, "not ready: {error}");
+            tracing::debug!(task = %key, "not ready: {error}");
         }
         self.running.finish(Err(error));
     }

@@ -58,8 +58,11 @@ impl Request {
             Err(error) => {
                 if is_refusal(error.kind()) {
                     ledger.withdraw(&self.key).await;
+                    // Whoever waits for it says why, and that once.
+                    tracing::debug!(task = %label, "create: {error}");
+                } else {
+                    tracing::warn!(task = %label, "create: {error}");
                 }
-                tracing::warn!(task = %label, "create: {error}");
                 Sent::Failed(error)
             }
         }
