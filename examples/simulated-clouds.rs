@@ -9,15 +9,16 @@
 //! ```
 //!
 //! With `--clusters` it simulates that many alike clusters instead, and with `--links-to` another
-//! web server delivers the artifacts: what measurements need. The bill is at `/_sim/bill`; faults
-//! are posted to `/_sim/faults`.
+//! web server delivers the artifacts: what measurements need. With `--objects` a bucket holds one
+//! more folder, of that many objects. The bill is at `/_sim/bill`; faults are posted to
+//! `/_sim/faults`.
 
 use std::io;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
-use mongo_backupfs::sim::{Sim, SimBuilder, demo_clouds};
+use mongo_backupfs::sim::{Content, Sim, SimBuilder, demo_clouds, many_objects};
 use tokio::sync::oneshot;
 
 /// Simulated clouds that serve until standard input ends.
@@ -34,7 +35,14 @@ struct Options {
     /// Snapshots of each of these clusters, an hour apart.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     snapshots: u32,
+
+    /// Add a folder of this many objects, with names that need care, to the Tencent bucket.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    objects: u64,
 }
+
+/// Where the folder lies that `--objects` adds.
+const FOLDER: &str = "cmongo_backup/cmgo-archive2_0/snapshot/1544517026";
 
 impl Options {
     fn clouds(&self) -> SimBuilder {
@@ -46,10 +54,27 @@ impl Options {
                     .fold(Project::new("Measurements"), Project::cluster),
             ),
         };
+        let clouds = self.with_objects(clouds);
         match &self.links_to {
             None => clouds,
             Some(url) => clouds.links_to(url),
         }
+    }
+
+    fn with_objects(&self, clouds: SimBuilder) -> SimBuilder {
+        let written = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_544_517_060);
+        let clouds = match self.objects {
+            0 => clouds,
+            // The marker by which the console shows an empty folder.
+            _ => clouds.object(
+                &format!("{FOLDER}/empty folder/"),
+                Content::bytes(""),
+                written,
+            ),
+        };
+        many_objects(self.objects).fold(clouds, |clouds, (path, content)| {
+            clouds.object(&format!("{FOLDER}/{path}"), content, written)
+        })
     }
 
     fn cluster(&self, number: u32) -> Cluster {

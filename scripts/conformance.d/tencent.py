@@ -86,16 +86,27 @@ def a_wrong_key_has_its_code():
 
 def a_skewed_clock_has_its_code():
     true, off = time.time, datetime.timedelta(minutes=6).total_seconds()
-    time.time = lambda: true() - off
-    try:
-        found = code("DescribeDBInstances")
-    finally:
-        time.time = true
-    assert found == "AuthFailure.SignatureExpire", found
+    for sign in [-1, 1]:
+        time.time = lambda: true() + sign * off
+        try:
+            found = code("DescribeDBInstances")
+        finally:
+            time.time = true
+        assert found == "AuthFailure.SignatureExpire", found
+
+
+def an_unknown_key_has_its_code():
+    keys = credential.Credential("AKIDnobody", cloud["secret_key"])
+    profile = ClientProfile(httpProfile=HttpProfile(protocol="http", endpoint=host))
+    unknown = mongodb_client.MongodbClient(keys, cloud["region"], profile)
+    assert code("DescribeDBInstances", of=unknown) == "AuthFailure.SecretIdNotFound"
 
 
 def values_out_of_range_have_their_codes():
-    assert code("DescribeDBInstances", Limit=101) == "InvalidParameterValue.LimitParaOutOfRange"
+    for name in ["DescribeDBInstances", "DescribeDBBackups", "DescribeBackupDownloadTask"]:
+        for limit in [0, 101]:
+            found = code(name, InstanceId=INSTANCE, Limit=limit) if "Backup" in name else code(name, Limit=limit)
+            assert found == "InvalidParameterValue.LimitParaOutOfRange", (name, limit, found)
     assert code("DescribeDBInstances", Offset=10001) == "InvalidParameterValue.OffsetParaOutOfRange"
     assert code("DescribeDBBackups") == "MissingParameter"
     assert code("DescribeDBBackups", InstanceId="cmgo-none") == "InvalidParameterValue.NotFoundInstance"
@@ -115,9 +126,9 @@ def an_unknown_parameter_has_its_code():
 FOLDER = "cmongo_backup/cmgo-archive1_0/snapshot/"
 
 
-def bucket(**more):
+def bucket(key=cloud["secret_key"], id=cloud["secret_id"], **more):
     ip, port = cloud["bucket_url"].removeprefix("http://").split(":")
-    keys = {"SecretId": cloud["secret_id"], "SecretKey": cloud["secret_key"]}
+    keys = {"SecretId": id, "SecretKey": key}
     place = {"IP": ip, "Port": int(port)} if not more else more
     return CosS3Client(CosConfig(Region=cloud["region"], Scheme="http", **keys, **place))
 
@@ -164,6 +175,9 @@ def cos_refusals_have_their_codes():
     for action, status, expected in [
         (lambda: bucket().get_object(Bucket=cloud["bucket"], Key="none"), 404, "NoSuchKey"),
         (lambda: bucket().list_objects(Bucket="other-1250000000"), 404, "NoSuchBucket"),
+        (lambda: bucket(key="wrong").list_objects(Bucket=cloud["bucket"]), 403, "SignatureDoesNotMatch"),
+        (lambda: bucket(id="AKIDnobody").list_objects(Bucket=cloud["bucket"]), 403, "InvalidAccessKeyId"),
+        (lambda: bucket().list_objects(Bucket=cloud["bucket"], MaxKeys=1001), 400, "InvalidArgument"),
     ]:
         try:
             action()
@@ -194,6 +208,7 @@ for test in [
     list_create_poll_download,
     the_same_by_get,
     a_wrong_key_has_its_code,
+    an_unknown_key_has_its_code,
     a_skewed_clock_has_its_code,
     values_out_of_range_have_their_codes,
     an_unknown_parameter_has_its_code,
