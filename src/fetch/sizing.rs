@@ -27,6 +27,9 @@ pub const MOST_PARTS: u64 = 32;
 /// What parts together should be able to bring, in bytes per second: a 10 Gbit/s network.
 const AMBITION: u64 = 1_250_000_000;
 
+/// Bytes per second of one connection before any body was long enough to tell.
+const LIKELY_RATE: u64 = 100_000_000;
+
 /// Parts that are asked for but not under way, as a share of those that are: they begin the moment
 /// that others end.
 const SPARE: u64 = 4;
@@ -80,12 +83,13 @@ impl Sizing {
         // The quickest answer met no queue, the fastest body had the fewest neighbours.
         let latency = self.latencies.iter().min().copied();
         let rate = self.rates.iter().max().copied();
-        let (Some(latency), Some(rate)) = (latency, rate) else {
+        let Some(latency) = latency else {
             return Plan {
                 part: LEAST_PART,
                 depth: LEAST_DEPTH,
             };
         };
+        let rate = rate.unwrap_or(LIKELY_RATE);
         // Where memory is short, many short parts bring more than few long ones.
         let largest = (room / MOST_PARTS).clamp(LEAST_PART, LARGEST_PART);
         let part = bytes_in(latency, rate)
@@ -182,6 +186,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn before_a_rate_is_known_latency_alone_tells() {
+        let mut sizing = Sizing::default();
+        sizing.answered(Duration::from_millis(100));
+        assert_eq!(
+            sizing.plan(ROOM),
+            seen(100.0, LIKELY_RATE / 1_000_000).plan(ROOM)
+        );
     }
 
     #[test]

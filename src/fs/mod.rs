@@ -259,6 +259,15 @@ impl Fs {
         }
     }
 
+    /// Whoever opened this artifact is known to read all of it.
+    pub fn expect_whole(&self, handle: u64) {
+        if let Ok(file) = self.inner.readable(handle)
+            && let OpenFile::Artifact(artifact) = &*file
+        {
+            artifact.reader.expect_whole();
+        }
+    }
+
     /// The cache's file behind an open artifact, if it is complete and proven: for the kernel to
     /// read without asking. Never waits.
     pub fn lend(&self, handle: u64) -> Option<Lent> {

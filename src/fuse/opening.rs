@@ -48,17 +48,34 @@ pub(super) struct Ready {
     loan: Option<Lent>,
 }
 
-/// Programs that read a file once, from its start to its end, in pieces of 128 KiB and more. Asked
-/// for such pieces as they are, we and they need half the processor time that the kernel's pages
-/// cost; smaller pieces are several times slower without the pages.
-const COPYING: [&str; 4] = ["cp", "install", "cat", "rsync"];
+/// Programs that read a file in pieces of 128 KiB and more. Asked for such pieces as they are, we
+/// and they need half the processor time that the kernel's pages cost; smaller pieces are several
+/// times slower without the pages. Those of them that copy read all of it, from start to end;
+/// others may stop anywhere.
+const IN_BIG_PIECES: [&str; 1] = ["cat"];
+const COPYING: [&str; 3] = ["cp", "install", "rsync"];
 /// Below this the way makes no difference, and asking /proc for a name does.
 const WORTH_ASKING: u64 = 4 << 20;
 
-/// Whether a file of `size` bytes is about to be read in big pieces.
-fn is_copied(size: u64, caller: &Caller) -> bool {
-    let program = || crate::fs::process_name(caller.pid);
-    size >= WORTH_ASKING && program().is_some_and(|name| COPYING.contains(&&*name))
+/// How a file is about to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Any,
+    InBigPieces,
+    /// Whole, and in big pieces.
+    Copy,
+}
+
+/// What `caller` does with a file of `size` bytes, as far as its name tells.
+fn use_of(size: u64, caller: &Caller) -> Use {
+    if size < WORTH_ASKING {
+        return Use::Any;
+    }
+    match crate::fs::process_name(caller.pid) {
+        Some(name) if COPYING.contains(&&*name) => Use::Copy,
+        Some(name) if IN_BIG_PIECES.contains(&&*name) => Use::InBigPieces,
+        _ => Use::Any,
+    }
 }
 
 /// Opens `ino` for reading.
@@ -91,6 +108,10 @@ pub(super) async fn open(
         }
     }
     unanswered.answer();
+    let purpose = size.map_or(Use::Any, |size| use_of(size, caller));
+    if purpose == Use::Copy {
+        fs.expect_whole(handle);
+    }
     let lendable = !direct_io && fs.kernel().may_pass_through();
     Ok(Opening::Done(Ready {
         ino,
@@ -98,7 +119,7 @@ pub(super) async fn open(
         caller: *caller,
         is_artifact: size.is_some(),
         keep_cache,
-        direct: direct_io || size.is_some_and(|size| is_copied(size, caller)),
+        direct: direct_io || purpose != Use::Any,
         unbuffered: flags.0 & libc::O_DIRECT != 0,
         alone: direct_io,
         loan: (lendable && service.ways().is_free(ino))

@@ -139,6 +139,12 @@ impl Handle {
         &self.artifact
     }
 
+    /// Whoever has it open is known to read the whole file: what follows the first read is asked
+    /// along with it.
+    pub fn expect_whole(&self) {
+        lock(&self.reading).pattern.expect_whole();
+    }
+
     /// Serves `len` bytes at `offset` if they are at hand without waiting for the network; short
     /// only at the end of the file.
     pub fn read_now(&self, offset: u64, len: u32) -> Option<Result<Bytes>> {

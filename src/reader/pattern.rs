@@ -25,6 +25,8 @@ pub struct Pattern {
     streams: Vec<Stream>,
     stride: Stride,
     reads: u64,
+    /// Whoever opened the file is known to read all of it.
+    whole: bool,
 }
 
 impl Pattern {
@@ -35,7 +37,13 @@ impl Pattern {
             streams: Vec::new(),
             stride: Stride::default(),
             reads: 0,
+            whole: false,
         }
+    }
+
+    /// From now on a read of the file's start counts as the start of a copy.
+    pub fn expect_whole(&mut self) {
+        self.whole = true;
     }
 
     /// Takes note of a read and tells what should be on its way beyond it, if anything. The read
@@ -62,7 +70,10 @@ impl Pattern {
 
     /// A new stream, in the place of the one that is least worth keeping.
     fn begin(&mut self, read: &Range<u64>) -> usize {
-        let stream = Stream::new(read);
+        let stream = match self.whole {
+            true => Stream::of_whole(read),
+            false => Stream::new(read),
+        };
         if self.streams.len() < STREAMS {
             self.streams.push(stream);
             return self.streams.len() - 1;

@@ -47,6 +47,8 @@ pub struct Stream {
     rises: u32,
     falls: u32,
     backwards: bool,
+    /// Its reader is known to want the whole file, and has not jumped so far.
+    whole: bool,
     /// In offsets of the direction of reading: mirrored when backwards.
     window: Window,
     /// When it was last used, by the pattern's own count.
@@ -72,8 +74,17 @@ impl Stream {
             rises: 0,
             falls: 0,
             backwards: false,
+            whole: false,
             window: Window::closed(read.end),
             used: 0,
+        }
+    }
+
+    /// The stream that `read` begins, of a reader that is known to want the whole file.
+    pub fn of_whole(read: &Range<u64>) -> Self {
+        Stream {
+            whole: read.start == 0,
+            ..Stream::new(read)
         }
     }
 
@@ -111,13 +122,15 @@ impl Stream {
             false => self.falls >= FALLS,
         };
         if turned {
+            self.whole = false;
             self.backwards = !self.backwards;
             self.window = Window::closed(self.end(size));
         }
-        if !self.is_proven() {
-            return None;
+        match self.whole {
+            true => self.window.open_wide(),
+            false if self.is_proven() => self.window.open(self.read, self.proven()),
+            false => return None,
         }
-        self.window.open(self.read, self.proven());
         let asked = self.window.advance(self.end(size), size, bounds)?;
         let part = self.window.part(bounds);
         let ranges = match self.backwards {
@@ -133,6 +146,7 @@ impl Stream {
         let below = self.span.start.saturating_sub(read.end);
         if above.max(below) > NEARNESS {
             // A far skip to what was asked already: each makes the next step less certain.
+            self.whole = false;
             self.span = read.clone();
             self.read /= 2;
             self.gaps.clear();
@@ -292,6 +306,24 @@ mod tests {
         assert_eq!(asks([0..8, 8..16]), [(16, 24)]);
         // They may overtake each other.
         assert_eq!(asks([1..2, 0..1]), [(2, 4)]);
+    }
+
+    #[test]
+    fn who_wants_the_whole_file_needs_to_prove_nothing() {
+        let first = blocks(0..8);
+        let mut stream = Stream::of_whole(&first);
+        let ahead = stream.observe(&first, SIZE, NARROW).unwrap();
+        assert_eq!(
+            (ahead.ranges.len(), &ahead.ranges[0]),
+            (1, &(MIB..17 * MIB))
+        );
+        // Whoever begins elsewhere wants something else.
+        let middle = blocks(1000..1008);
+        assert!(
+            Stream::of_whole(&middle)
+                .observe(&middle, SIZE, WIDE)
+                .is_none()
+        );
     }
 
     #[test]

@@ -75,6 +75,13 @@ impl Window {
         }
     }
 
+    /// Opens the window as far as possible for a reader that is known to want all that follows.
+    pub fn open_wide(&mut self) {
+        if !self.is_open() {
+            self.ahead = u64::MAX;
+        }
+    }
+
     /// The reader has read up to `end`: tells which range beyond it should be on its way as well,
     /// within `limit` (the end of what there is) and `bounds`.
     pub fn advance(&mut self, end: u64, limit: u64, bounds: Bounds) -> Option<Range<u64>> {
@@ -206,6 +213,18 @@ mod tests {
             window.advance(2 * MIB, 1 << 30, WIDE),
             Some(2 * MIB..3 * MIB)
         );
+    }
+
+    #[test]
+    fn wide_open_is_as_far_as_there_is_room() {
+        let mut window = Window::closed(MIB);
+        window.open_wide();
+        let room = Bounds {
+            room: 64 * MIB,
+            ..WIDE
+        };
+        assert_eq!(window.advance(MIB, 1 << 30, room), Some(MIB..65 * MIB));
+        assert_eq!(window.part(room), 8 * MIB);
     }
 
     #[test]
