@@ -813,8 +813,10 @@ async fn tasks_of_one_lane_are_made_one_after_the_other() {
     let mount = bench.mount();
     let first = open_aside(&mount, "a");
     until(|| bench.fake.bill() == 1).await;
-    let others = [open_aside(&mount, "b"), open_aside(&mount, "c")];
     let view = |name| mount.engine.view(&shard(name).key());
+    let second = open_aside(&mount, "b");
+    until(|| view("b").state == "queued").await;
+    let others = [second, open_aside(&mount, "c")];
     until(|| view("c").state == "queued").await;
     let (b, c) = (view("b").error.unwrap(), view("c").error.unwrap());
     assert!(b.contains("1 before it"), "{b}");
