@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{DATE, HeaderMap, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::client::Shared;
 use super::retry::{Patience, http_date, retry_after};
-use super::validate::{Verdict, store_code};
+use super::validate::{Verdict, disguised, store_code};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::links::{Lease, Links, Refusal};
 use crate::model::Validator;
@@ -100,11 +100,19 @@ impl Attempts {
             };
             self.observe(links, &answer);
             let status = answer.status();
-            let code = match status.is_client_error() || status.is_server_error() {
+            let failed = status.is_client_error() || status.is_server_error();
+            let mut code = match failed {
                 true => refusal_code(&mut answer).await,
                 false => None,
             };
-            match judge(status, answer.headers(), code.as_deref()) {
+            let mut verdict = judge(status, answer.headers(), code.as_deref());
+            if !failed && matches!(verdict, Verdict::Protocol(_)) && is_json(answer.headers()) {
+                code = refusal_code(&mut answer).await;
+                if let Some(how) = code.as_deref().and_then(disguised) {
+                    verdict = Verdict::Refused(how);
+                }
+            }
+            match verdict {
                 Verdict::Accept(learnt) => {
                     links.worked(&lease);
                     self.shared.sizing().answered(sent.elapsed());
@@ -215,6 +223,11 @@ impl Attempts {
             links.observe_date(date);
         }
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
 /// The store's error code, from a bounded part of the body. Not to get one is no failure.

@@ -153,6 +153,12 @@ fn judge_whole(headers: &HeaderMap, wanted: &Range<u64>, pinned: &Validator) -> 
 /// file's length. Never [`Verdict::Changed`].
 pub fn judge_probe(status: StatusCode, headers: &HeaderMap, code: Option<&str>) -> Verdict<u64> {
     let learnt = match status {
+        // US3 sends the whole file, with this status, where nothing of the range is there.
+        StatusCode::PARTIAL_CONTENT
+            if !headers.contains_key(CONTENT_RANGE) && length(headers) == Ok(Some(0)) =>
+        {
+            identity(headers).map(|()| 0)
+        }
         StatusCode::PARTIAL_CONTENT => ranged(headers).and_then(|it| match it {
             (Range { start: 0, end: 1 }, Some(total)) => match length(headers)? {
                 None | Some(1) => Ok(total),
@@ -183,6 +189,9 @@ pub fn judge_probe(status: StatusCode, headers: &HeaderMap, code: Option<&str>) 
 
 /// Every status that carries no content of the file.
 fn judge_failure<T>(status: StatusCode, code: Option<&str>) -> Verdict<T> {
+    if let Some(how) = code.and_then(disguised) {
+        return Verdict::Refused(how);
+    }
     match status.as_u16() {
         400 if code.is_some_and(link_is_over) => Verdict::Refused(Refusal::Denied),
         401 | 403 => Verdict::Refused(Refusal::Denied),
@@ -196,6 +205,18 @@ fn judge_failure<T>(status: StatusCode, code: Option<&str>) -> Verdict<T> {
             Some(code) => format!("the server answered {number} {code}"),
             None => format!("the server answered {number}"),
         }),
+    }
+}
+
+/// What a refusal by US3 is, whatever its status: its error documents are said to come with 200 as
+/// well ("Error codes", docs.ucloud.cn/ufile).
+pub fn disguised(code: &str) -> Option<Refusal> {
+    match code {
+        // No permission, another signature, the link's time is over.
+        "-148643" | "-148658" | "-148660" => Some(Refusal::Denied),
+        // No such bucket, no such file.
+        "-148653" | "-148654" => Some(Refusal::Gone),
+        _ => None,
     }
 }
 
@@ -216,7 +237,7 @@ fn link_is_over(code: &str) -> bool {
 }
 
 /// The error code in the body of a refused request: `<Code>…</Code>` of the S3 family, `"code":
-/// "…"` of JSON answers, or "Request has expired" in plain words. Only a short identifier is
+/// "…"` of JSON answers, `"RetCode":-1` of US3, or "Request has expired" in plain words. Only a short identifier is
 /// believed; the rest of the body may repeat the signature.
 pub fn store_code(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
@@ -230,6 +251,12 @@ pub fn store_code(body: &[u8]) -> Option<String> {
     between("<Code>", '<')
         .or_else(|| between("\"code\":\"", '"'))
         .or_else(|| between("\"code\": \"", '"'))
+        .or_else(|| {
+            let (_, rest) = text.split_once("\"RetCode\":")?;
+            let number = rest.split([',', '}']).next()?.trim().trim_matches('"');
+            let number: i64 = number.parse().ok()?;
+            Some(number.to_string())
+        })
         .or_else(|| {
             let words = text.to_ascii_lowercase();
             words
@@ -640,6 +667,40 @@ mod tests {
         assert!(is_protocol(&ask(200, &[("content-length", "2")])));
         assert!(is_protocol(&ask(200, &[])));
         assert_eq!(ask(403, &[]), Verdict::Refused(Refusal::Denied));
+        // What US3 answers of an empty file; of another one, it would not be its size.
+        assert_eq!(ask(206, &[("content-length", "0")]), Verdict::Accept(0));
+        assert!(is_protocol(&ask(206, &[("content-length", "9")])));
+    }
+
+    #[test]
+    fn us3_refuses_by_its_code_whatever_the_status() {
+        for (body, code, how) in [
+            (
+                r#"{"RetCode":-148660,"ErrMsg":"token expires"}"#,
+                "-148660",
+                Some(Refusal::Denied),
+            ),
+            (
+                r#"{"ErrMsg":"", "RetCode": -148643 }"#,
+                "-148643",
+                Some(Refusal::Denied),
+            ),
+            (r#"{"RetCode":"-148658"}"#, "-148658", Some(Refusal::Denied)),
+            (r#"{"RetCode":-148653}"#, "-148653", Some(Refusal::Gone)),
+            (r#"{"RetCode":-148654}"#, "-148654", Some(Refusal::Gone)),
+            (r#"{"RetCode":-15036}"#, "-15036", None),
+        ] {
+            assert_eq!(store_code(body.as_bytes()).as_deref(), Some(code), "{body}");
+            assert_eq!(disguised(code), how, "{body}");
+            for status in [400, 401, 403] {
+                let told = failed(status, Some(code));
+                match how {
+                    Some(how) => assert_eq!(told, Verdict::Refused(how), "{status} {body}"),
+                    None => assert_ne!(told, Verdict::Refused(Refusal::Gone), "{status} {body}"),
+                }
+            }
+        }
+        assert_eq!(store_code(br#"{"RetCode":"CANARY"}"#), None);
     }
 
     proptest! {

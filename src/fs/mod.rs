@@ -322,7 +322,10 @@ impl Fs {
         let errno = events::errno_name(error.errno());
         tracing::trace!(operation, ino, pid = caller.pid, uid = caller.uid, errno);
         let level = events::Level::of(operation, error.kind());
-        if level == events::Level::Warn && matches!(operation, "open" | "read") {
+        // Of a file that was found, these tell why it cannot be had.
+        let about_file = matches!(error.kind(), Kind::Unsupported | Kind::NotFound);
+        let lasting = level == events::Level::Warn || about_file;
+        if lasting && matches!(operation, "open" | "read") {
             inner.handles.note_failure(ino, error.to_string());
         }
         if level != events::Level::Debug {
@@ -455,10 +458,13 @@ fn slice(content: &Bytes, offset: u64, len: u32) -> Bytes {
     content.slice(start..end)
 }
 
-/// What a reader is told: an artifact that was removed is as stale as one that was replaced.
+/// What a reader is told: an artifact that was removed, alone or with its backup, is as stale as one
+/// that was replaced.
 fn stale(error: Error) -> Error {
     match error.kind() {
-        Kind::Expired => Error::new(Kind::Changed, format!("{error}; open the file again")),
+        Kind::Expired | Kind::NotFound => {
+            Error::new(Kind::Changed, format!("{error}; open the file again"))
+        }
         _ => error,
     }
 }

@@ -2,9 +2,12 @@
 
 pub mod aliyun;
 pub mod atlas;
+mod hex;
 pub mod http;
 pub mod objects;
+mod presigned;
 pub mod tencent;
+pub mod ucloud;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +18,6 @@ use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, ProviderKind};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Found, Instance, Link, RemoteFile, ShardRef, Task};
-use crate::secret::SafeUrl;
 
 /// One account at one cloud.
 ///
@@ -44,7 +46,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Where `task` stands now.
     async fn poll_task(&self, of: &ShardRef, task: &Task) -> Result<Task>;
 
-    /// A fresh link to `file`. [`Kind::Expired`] when the artifact is gone.
+    /// A fresh link to `file`. [`Kind::Expired`] when the artifact is gone, [`Kind::NotFound`] when a
+    /// complete listing no longer has its backup.
     async fn link(&self, of: &ShardRef, file: &RemoteFile, task: Option<&Task>) -> Result<Link>;
 
     /// What makes one download task at a time, so that openers queue for it (an instance's id);
@@ -70,20 +73,6 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The address of the download link that `cloud` gave: https, unless `allow_http`.
-/// [`Kind::Protocol`] for anything else, which nobody should send a backup over.
-fn link_address(cloud: &str, link: &str, allow_http: bool) -> Result<SafeUrl> {
-    let refused = |why: fmt::Arguments| Error::new(Kind::Protocol, why.to_string());
-    let url = SafeUrl::parse(link)
-        .map_err(|why| refused(format_args!("the download link that {cloud} gave {why}")))?;
-    if !url.is_https() && !allow_http {
-        return Err(refused(format_args!(
-            "the download link {url} that {cloud} gave is not https: it is refused unless `allow_http = true`"
-        )));
-    }
-    Ok(url)
-}
-
 /// The provider that `config` describes. Asks nothing yet.
 pub fn build(config: &ProviderConfig, clock: SharedClock) -> Result<Arc<dyn Provider>> {
     match &config.kind {
@@ -92,6 +81,7 @@ pub fn build(config: &ProviderConfig, clock: SharedClock) -> Result<Arc<dyn Prov
         ProviderKind::Tencent(tencent) => {
             Ok(Arc::new(tencent::Tencent::new(config, tencent, clock)?))
         }
+        ProviderKind::Ucloud(ucloud) => Ok(Arc::new(ucloud::Ucloud::new(config, ucloud, clock)?)),
         other => Err(Error::new(
             Kind::Config,
             format!(

@@ -52,7 +52,7 @@ impl Crew {
     /// Brings the blocks; `memory` accounts for all of them.
     pub(super) async fn fly(mut self, memory: Reservation) {
         if let Err(error) = self.bring(memory).await {
-            if matches!(error.kind(), Kind::Changed | Kind::Expired) {
+            if matches!(error.kind(), Kind::Changed | Kind::Expired | Kind::NotFound) {
                 // Only the first reason is kept; later ones follow from it.
                 let _ = self.artifact.broken.set(error.duplicate());
             }

@@ -71,6 +71,11 @@ impl Content {
         Self::made(seed, dump::tar)
     }
 
+    /// The same dump as a compressed archive of `mongodump`.
+    pub fn dump_archive(seed: u64) -> Self {
+        Self::made(seed, dump::mongodump)
+    }
+
     fn made(seed: u64, make: fn(u64) -> Vec<u8>) -> Self {
         let made = OnceLock::new();
         Content(Arc::new(Source::Made { seed, make, made }))

@@ -15,6 +15,7 @@ use super::bill::Bill;
 use super::content::Content;
 use super::faults::Rule;
 use super::tencent::{self, Tencent};
+use super::ucloud::{self, Ucloud};
 use super::{Site, clock};
 use crate::clock::Clock;
 
@@ -39,6 +40,26 @@ pub(super) fn router(atlas: Atlas, tencent: Tencent, site: Site) -> Router {
             tencent,
             site,
         })
+}
+
+/// The paths of UCloud's host: its knobs.
+pub(super) fn ucloud(cloud: Ucloud) -> Router {
+    Router::new()
+        .route("/knobs", get(ucloud_knobs).post(set_ucloud_knobs))
+        .with_state(cloud)
+}
+
+async fn ucloud_knobs(State(cloud): State<Ucloud>) -> Json<ucloud::Knobs> {
+    Json(cloud.knobs())
+}
+
+async fn set_ucloud_knobs(
+    State(cloud): State<Ucloud>,
+    Json(change): Json<serde_json::Map<String, Value>>,
+) -> Result<(), (StatusCode, String)> {
+    let knobs = changed(cloud.knobs(), change)?;
+    cloud.adjust(|current| *current = knobs);
+    Ok(())
 }
 
 async fn bill(State(control): State<Control>) -> Json<Bill> {

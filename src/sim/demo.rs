@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::aliyun;
 use super::atlas::{Cluster, Project, Snapshot, Status, Tier};
 use super::tencent::{Backup, Instance, Method};
+use super::ucloud;
 use super::{Content, SimBuilder, dump};
 
 /// Where the folder of an older Tencent backup lies in the bucket.
@@ -14,7 +15,8 @@ const FOLDER: &str = "cmongo_backup/cmgo-archive1_0/snapshot/1544517026";
 /// and a dedicated replica set. The last snapshot is of this morning; every artifact is a genuine
 /// `.tgz` of a database dump. One Tencent account: a replica set and a cluster of three shards,
 /// and a folder of a third instance in COS, with a name that needs care. One Alibaba Cloud account:
-/// a replica set and a cluster of two shards on cloud disks, and a replica set on local disks.
+/// a replica set and a cluster of two shards on cloud disks, and a replica set on local disks. One
+/// UCloud account: a replica set with logs of operations, and a cluster of two shards.
 pub fn demo_clouds() -> SimBuilder {
     let now = Timestamp::now();
     let midnight = now.as_second() - now.as_second().rem_euclid(86_400);
@@ -29,23 +31,27 @@ pub fn demo_clouds() -> SimBuilder {
         }
     };
     let running = Snapshot::at(now).status(Status::Running);
-    let builder = SimBuilder::new().aliyun(alibaba(&at)).project(
-        Project::new("Web shop (production)")
-            .cluster(
-                Cluster::new("orders", Tier::M2)
-                    .daily(7, at(2), |day| Content::dump(100 + day))
-                    .snapshot(running),
-            )
-            .cluster(
-                Cluster::new("catalogue", Tier::M5)
-                    .version("8.0.4")
-                    .daily(5, at(3), |day| Content::dump(200 + day)),
-            )
-            .cluster(Cluster::new("sandbox", Tier::M0))
-            .cluster(
-                Cluster::new("ledger", Tier::M10).daily(3, at(4), |day| Content::dump(300 + day)),
-            ),
-    );
+    let builder = SimBuilder::new()
+        .aliyun(alibaba(&at))
+        .ucloud(umongodb(&at))
+        .project(
+            Project::new("Web shop (production)")
+                .cluster(
+                    Cluster::new("orders", Tier::M2)
+                        .daily(7, at(2), |day| Content::dump(100 + day))
+                        .snapshot(running),
+                )
+                .cluster(Cluster::new("catalogue", Tier::M5).version("8.0.4").daily(
+                    5,
+                    at(3),
+                    |day| Content::dump(200 + day),
+                ))
+                .cluster(Cluster::new("sandbox", Tier::M0))
+                .cluster(
+                    Cluster::new("ledger", Tier::M10)
+                        .daily(3, at(4), |day| Content::dump(300 + day)),
+                ),
+        );
     let ago = |days: i64, hours: i64| at(hours) - SignedDuration::from_hours(24 * days);
     let shards = |seed: u64| (0..3).map(move |shard| Content::packed_dump(seed + shard));
     let builder = builder
@@ -90,4 +96,22 @@ fn alibaba(at: &dyn Fn(i64) -> Timestamp) -> aliyun::Account {
                 .on_local_disk("4.2")
                 .backup(archive),
         )
+}
+
+/// The UCloud account.
+fn umongodb(at: &dyn Fn(i64) -> Timestamp) -> ucloud::Account {
+    use ucloud::{Backup, Instance};
+    let yesterday = at(8) - SignedDuration::from_hours(24);
+    let parts = (0..3).map(|part| Content::dump_archive(720 + part));
+    ucloud::Account::new()
+        .instance(
+            Instance::replica_set("umongodb-stock")
+                .backup(
+                    Backup::at(yesterday, [Content::dump_archive(700)])
+                        .oplog(Content::dump(701))
+                        .oplog(Content::dump(702)),
+                )
+                .backup(Backup::at(at(8), [Content::dump_archive(710)]).manual()),
+        )
+        .instance(Instance::sharded("umongodb-visits").backup(Backup::at(at(9), parts)))
 }

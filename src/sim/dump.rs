@@ -1,10 +1,11 @@
 //! A small but genuine database dump: `<database>/<collection>.bson` with its `.metadata.json`, as
-//! one `.tgz`, as the files of `mongodump --gzip`, or as a tar of these, which `tar` and
-//! `mongorestore` understand. Pure: a function of the seed.
+//! one `.tgz`, as the files of `mongodump --gzip`, as a tar of these, or as `mongodump --archive
+//! --gzip`, which `tar` and `mongorestore` understand. Pure: a function of the seed.
 
 use std::io::{self, Write};
 
 use bson::{DateTime, Document, doc, oid::ObjectId};
+use crc_fast::{CrcAlgorithm, checksum};
 use flate2::{Compression, write::GzEncoder};
 
 use super::content::mix;
@@ -42,6 +43,54 @@ pub(super) fn folder(seed: u64) -> Vec<(String, Vec<u8>)> {
 /// A tar of that folder.
 pub(super) fn tar(seed: u64) -> Vec<u8> {
     archive(Vec::new(), folder(seed).into_iter()).expect(IN_MEMORY)
+}
+
+/// The same dump as one compressed archive of `mongodump` (mongo-tools, `common/archive`).
+pub(super) fn mongodump(seed: u64) -> Vec<u8> {
+    const MAGIC: [u8; 4] = [0x6d, 0xe2, 0x99, 0x81];
+    /// Ends the list of collections, and each run of documents.
+    const END: [u8; 4] = [0xff; 4];
+    let write = || {
+        let files = files(seed)?;
+        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+        let put = |out: &mut GzEncoder<Vec<u8>>, part: Document| {
+            part.to_writer(out).map_err(io::Error::other)
+        };
+        out.write_all(&MAGIC)?;
+        let tool = doc! {
+            "concurrent_collections": 1, "version": "0.1", "server_version": "4.2.1",
+            "tool_version": "100.7.0",
+        };
+        put(&mut out, tool)?;
+        // Each collection has two files: its documents and its metadata.
+        for pair in files.chunks_exact(2) {
+            let metadata = String::from_utf8_lossy(&pair[1].1).into_owned();
+            let size = i32::try_from(pair[0].1.len()).unwrap_or(i32::MAX);
+            let listed = doc! {
+                "db": "shop", "collection": collection(&pair[0].0), "metadata": metadata,
+                "size": size, "type": "collection",
+            };
+            put(&mut out, listed)?;
+        }
+        out.write_all(&END)?;
+        for pair in files.chunks_exact(2) {
+            let (name, data) = (collection(&pair[0].0), &pair[0].1);
+            let place = |end: bool, crc: i64| doc! {"db": "shop", "collection": name, "EOF": end, "CRC": crc};
+            put(&mut out, place(false, 0))?;
+            out.write_all(data)?;
+            out.write_all(&END)?;
+            let crc = checksum(CrcAlgorithm::Crc64Xz, data);
+            put(&mut out, place(true, i64::from_le_bytes(crc.to_le_bytes())))?;
+            out.write_all(&END)?;
+        }
+        out.finish()
+    };
+    write().expect(IN_MEMORY)
+}
+
+/// The collection that a file holds.
+fn collection(path: &str) -> &str {
+    path.trim_start_matches("shop/").trim_end_matches(".bson")
 }
 
 const IN_MEMORY: &str = "writing into memory does not fail";
@@ -143,6 +192,43 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
+
+    #[test]
+    fn an_archive_of_mongodump_has_its_parts() {
+        let mut plain = Vec::new();
+        let packed = mongodump(3);
+        GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
+        let mut rest = plain.strip_prefix(&[0x6d, 0xe2, 0x99, 0x81]).unwrap();
+        let mut runs = vec![Vec::new()];
+        while !rest.is_empty() {
+            match rest.strip_prefix(&[0xff; 4]) {
+                Some(after) => {
+                    rest = after;
+                    runs.push(Vec::new());
+                }
+                None => runs
+                    .last_mut()
+                    .unwrap()
+                    .push(Document::from_reader(&mut rest).unwrap()),
+            }
+        }
+        let [list, customers, end, orders, last, nothing] = &runs[..] else {
+            panic!("{} runs", runs.len());
+        };
+        assert_eq!(list.len(), 3, "the tool and two collections");
+        assert!(customers.len() > 1 && orders.len() > ORDERS.start as usize);
+        for (run, collection, over) in [
+            (customers, "customers", false),
+            (end, "customers", true),
+            (orders, "orders", false),
+            (last, "orders", true),
+        ] {
+            assert_eq!(run[0].get_str("collection").unwrap(), collection);
+            assert_eq!(run[0].get_bool("EOF").unwrap(), over);
+        }
+        assert_ne!(end[0].get_i64("CRC").unwrap(), 0);
+        assert!(nothing.is_empty());
+    }
 
     #[test]
     fn the_archive_unpacks_to_whole_documents() {

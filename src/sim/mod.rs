@@ -44,6 +44,7 @@ mod store;
 pub mod tencent;
 #[cfg(test)]
 mod tests;
+pub mod ucloud;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -80,6 +81,7 @@ pub struct SimBuilder {
     aliyun: Option<aliyun::Account>,
     tencent: tencent::Account,
     tencent_knobs: tencent::Knobs,
+    ucloud: Option<ucloud::Account>,
     seed: u64,
     port: u16,
     links_to: Option<String>,
@@ -156,6 +158,12 @@ impl SimBuilder {
         self
     }
 
+    /// A UCloud account as well, on two ports of its own.
+    pub fn ucloud(mut self, account: ucloud::Account) -> Self {
+        self.ucloud = Some(account);
+        self
+    }
+
     /// The seed of every fault's chance.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -182,6 +190,7 @@ pub struct Sim {
     atlas: atlas::Atlas,
     aliyun: Option<aliyun::Aliyun>,
     tencent: tencent::Tencent,
+    ucloud: Option<ucloud::Ucloud>,
     site: Site,
     base_url: String,
     _hosts: Vec<Host>,
@@ -268,10 +277,27 @@ impl Sim {
             hosts.push(serve::serve(data, store, site.meter.clone()));
             aliyun = Some(cloud);
         }
+        let mut ucloud = None;
+        if let Some(account) = builder.ucloud {
+            let (api, api_address) = serve::listen(loopback(0)).await?;
+            let (data, data_address) = serve::listen(loopback(0)).await?;
+            let (base, store) = (
+                format!("http://{api_address}"),
+                format!("http://{data_address}"),
+            );
+            let cloud = ucloud::Ucloud::new(base, store, site.clone(), account)?;
+            let api_router =
+                gated(cloud.router(), |_| Side::Api).nest("/_sim", control::ucloud(cloud.clone()));
+            let files = gated(cloud.files(), |_| Side::Data);
+            hosts.push(serve::serve(api, api_router, site.meter.clone()));
+            hosts.push(serve::serve(data, files, site.meter.clone()));
+            ucloud = Some(cloud);
+        }
         Ok(Sim {
             atlas,
             aliyun,
             tencent,
+            ucloud,
             site,
             base_url,
             _hosts: hosts,
@@ -286,6 +312,11 @@ impl Sim {
     /// The Alibaba Cloud account, if there is one.
     pub fn aliyun(&self) -> Option<&aliyun::Aliyun> {
         self.aliyun.as_ref()
+    }
+
+    /// The UCloud account, if there is one.
+    pub fn ucloud(&self) -> Option<&ucloud::Ucloud> {
+        self.ucloud.as_ref()
     }
 
     /// The public key of the Atlas account.
@@ -331,6 +362,7 @@ impl Sim {
             "snapshots": self.atlas.snapshots(),
             "tencent": self.tencent().describe(),
             "aliyun": self.aliyun().map(aliyun::Aliyun::describe),
+            "ucloud": self.ucloud().map(ucloud::Ucloud::describe),
         })
     }
 

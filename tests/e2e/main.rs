@@ -14,5 +14,6 @@ mod tasks;
 mod tencent;
 mod tools;
 mod troubles;
+mod ucloud;
 mod ways;
 mod world;

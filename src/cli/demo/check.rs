@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{ALIYUN, ATLAS, Stage, aside, tree};
+use super::{ALIYUN, ATLAS, Stage, UCLOUD, aside, tree};
 use crate::cli::print;
 use crate::error::{Error, Kind, Result};
 use crate::sim::{Bill, Sim};
@@ -164,6 +164,7 @@ fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
     let content = match *account {
         ATLAS => return sim.artifact_sha256(instance, id),
         ALIYUN => sim.aliyun()?.artifact(instance, id, shard),
+        UCLOUD => sim.ucloud()?.artifact(instance, id, shard, file.first()?),
         _ if is_packed(root, path) => cloud.packed(instance, id, shard),
         _ => {
             let file = file.join("/");

@@ -24,6 +24,7 @@ use crate::sim::{Sim, demo_clouds};
 const ATLAS: &str = "atlas-demo";
 const TENCENT: &str = "tencent-demo";
 const ALIYUN: &str = "aliyun-demo";
+const UCLOUD: &str = "ucloud-demo";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -162,7 +163,7 @@ fn accounts(sim: &Sim) -> String {
         quoted(cloud.bucket()),
         quoted(cloud.bucket_url()),
     );
-    format!("{atlas}\n{tencent}\n{}", aliyun(sim))
+    format!("{atlas}\n{tencent}\n{}\n{}", aliyun(sim), ucloud(sim))
 }
 
 fn aliyun(sim: &Sim) -> String {
@@ -184,6 +185,26 @@ fn aliyun(sim: &Sim) -> String {
         quoted(cloud.access_key_id()),
         quoted(cloud.access_key_secret()),
         endpoint = quoted(cloud.endpoint()),
+    )
+}
+
+fn ucloud(sim: &Sim) -> String {
+    let Some(cloud) = sim.ucloud() else {
+        return String::new();
+    };
+    format!(
+        "[[provider]]\n\
+         name = {}\n\
+         kind = \"ucloud\"\n\
+         regions = [\"cn-bj2\"]\n\
+         endpoint = {}\n\
+         allow_http = true\n\
+         public_key = {}\n\
+         private_key = {}\n",
+        quoted(UCLOUD),
+        quoted(cloud.endpoint()),
+        quoted(cloud.public_key()),
+        quoted(cloud.private_key()),
     )
 }
 
@@ -215,7 +236,8 @@ async fn introduce(mountpoint: &Path) -> Result<()> {
          download task.\n\n{}\n",
         tree::draw(&listed, 1)
     );
-    if let Some(file) = tree::files(&listed).last() {
+    let is_tgz = |file: &PathBuf| file.extension().is_some_and(|end| end == "tgz");
+    if let Some(file) = tree::files(&listed).into_iter().rfind(is_tgz) {
         let file = file.display();
         text.push_str(&format!(
             "Try, in another terminal:\n  \
@@ -253,7 +275,7 @@ mod tests {
         let environment = Environment::new(home, false);
         let config = Config::load(&path, &MountArgs::default(), &environment).unwrap();
         let names: Vec<&str> = config.providers.iter().map(|p| &*p.name).collect();
-        assert_eq!(names, [ATLAS, TENCENT, ALIYUN]);
+        assert_eq!(names, [ATLAS, TENCENT, ALIYUN, UCLOUD]);
         assert_eq!(keys(&sim)["endpoint"], sim.base_url());
     }
 }

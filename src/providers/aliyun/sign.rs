@@ -14,6 +14,7 @@ use url::Url;
 use hmac::{Hmac, KeyInit, Mac};
 
 use crate::error::{Error, Kind, Result};
+use crate::providers::hex::hex;
 use crate::providers::http::Call;
 use crate::secret::Secret;
 
@@ -115,11 +116,6 @@ fn unsendable() -> Error {
         Kind::Config,
         "an access key or token holds a character that cannot be sent: check that it was copied whole and without a line break",
     )
-}
-
-/// `bytes` in lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@ use jiff::Timestamp;
 use super::wire::{DownloadTask, Storage};
 use crate::config::Network;
 use crate::error::{Error, Kind, Result, one_line};
-use crate::model::{Link, LinkMode, Task, TaskState};
-use crate::providers::link_address;
-use crate::secret::SafeUrl;
+use crate::model::{Link, Task, TaskState};
+use crate::providers::presigned;
 
 /// Where a listed task stands.
 fn state(task: &DownloadTask) -> TaskState {
@@ -142,43 +141,10 @@ pub(super) fn storage_link(storage: Storage, network: Network, allow_http: bool)
     Ok(link)
 }
 
-/// The link at `url`, with the expiry that its own parameters tell.
-///
-/// The listings name plain http. The signature covers neither scheme nor host, so https is used
-/// instead unless plain http is allowed.
+/// The link at `url`. The listings name plain http, the signature covers neither scheme nor host.
 pub(super) fn link(url: &str, allow_http: bool) -> Result<Link> {
-    let secure = match url.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") && !allow_http => {
-            format!("https://{rest}")
-        }
-        _ => url.to_owned(),
-    };
-    let url = link_address("Alibaba Cloud", secure.trim(), allow_http)?;
-    Ok(Link {
-        expires: expiry(&url),
-        url,
-        headers: Vec::new(),
-        mode: LinkMode::Ranged,
-    })
-}
-
-/// When a pre-signed address of OSS ends: `Expires` in seconds since 1970 (signature version 1), or
-/// `x-oss-expires` seconds after `x-oss-date` (version 4).
-fn expiry(url: &SafeUrl) -> Option<Timestamp> {
-    let url = url.url();
-    let parameter = |name: &str| {
-        let found = url.query_pairs().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.into_owned())
-    };
-    if let Some(seconds) = parameter("Expires") {
-        return Timestamp::from_second(seconds.parse().ok()?).ok();
-    }
-    let life: u32 = parameter("x-oss-expires")?.parse().ok()?;
-    let date = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", parameter("x-oss-date")?).ok()?;
-    let signed = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-    signed
-        .checked_add(jiff::SignedDuration::from_secs(life.into()))
-        .ok()
+    let url = presigned::over_tls(url.trim(), allow_http);
+    presigned::link("Alibaba Cloud", &url, allow_http)
 }
 
 /// A time since 1970 in seconds or milliseconds: no link lives until the year 5138.

@@ -161,7 +161,7 @@ impl Atlas {
                 ));
             }
         };
-        let url = super::link_address("Atlas", url.expose().trim(), self.allow_http)?;
+        let url = super::presigned::address("Atlas", url.expose().trim(), self.allow_http)?;
         Ok(Link {
             url,
             // The link is signed by itself; API credentials never go to the data host.

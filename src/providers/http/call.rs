@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, one_line};
 
 /// Whether a call may be sent twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +157,20 @@ impl fmt::Debug for Answer {
             self.body.len()
         )
     }
+}
+
+/// A cloud's refusal on one line: its message, then its code and the id of the request.
+pub fn refusal_words(message: &str, code: &str, request_id: &str) -> String {
+    let message = one_line(message);
+    let said = match message.trim_end_matches(['.', '。']) {
+        "" => String::new(),
+        said => format!("{said} "),
+    };
+    let id = match request_id {
+        "" => String::new(),
+        id => format!(", request {}", one_line(id)),
+    };
+    format!("{said}({}{id})", one_line(code))
 }
 
 #[cfg(test)]

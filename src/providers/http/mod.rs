@@ -8,9 +8,10 @@
 
 mod api;
 mod call;
+pub mod lenient;
 pub mod retry;
 mod transport;
 
 pub use api::{Api, Dialect, Verdict};
-pub use call::{Answer, Call, Effect};
+pub use call::{Answer, Call, Effect, refusal_words};
 pub use retry::Budget;

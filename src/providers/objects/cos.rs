@@ -4,14 +4,13 @@
 //! The crate for it reads the machine's clock, whose difference from the store's is known here and
 //! must count: hence these few lines.
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha1::{Digest, Sha1};
 
 use super::Keys;
 use super::address::escaped;
+use crate::providers::hex::hex;
 
 /// What is signed of a request.
 #[derive(Debug)]
@@ -90,14 +89,6 @@ fn mac(key: &[u8], text: &str) -> String {
     let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(text.as_bytes());
     hex(&mac.finalize().into_bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
 }
 
 #[cfg(test)]

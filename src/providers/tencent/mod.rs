@@ -172,7 +172,7 @@ impl Tencent {
                 ));
             }
         };
-        let url = super::link_address("Tencent Cloud", &link, self.allow_http)?;
+        let url = super::presigned::address("Tencent Cloud", &link, self.allow_http)?;
         Ok(Link {
             expires: convert::link_end(&link),
             url,

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::client::Action;
 use super::wire;
-use crate::error::{Error, Kind, one_line};
-use crate::providers::http::{Answer, Verdict};
+use crate::error::{Error, Kind};
+use crate::providers::http::{Answer, Verdict, refusal_words};
 
 /// The API said no.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,20 +70,8 @@ impl Refusal {
     pub(super) fn into_error(self, action: Action) -> Error {
         let (kind, cure) = meaning(&self.code);
         let cure = cure.replace("{action}", action.name());
-        let message = one_line(&self.message);
-        let said = match message.trim_end_matches(['.', '。']) {
-            "" => String::new(),
-            said => format!("{said} "),
-        };
-        let id = match self.request_id.as_str() {
-            "" => String::new(),
-            id => format!(", request {}", one_line(id)),
-        };
-        let code = one_line(&self.code);
-        Error::new(
-            kind,
-            format!("Tencent Cloud refuses: {said}({code}{id}){cure}"),
-        )
+        let words = refusal_words(&self.message, &self.code, &self.request_id);
+        Error::new(kind, format!("Tencent Cloud refuses: {words}{cure}"))
     }
 }
 

@@ -4,12 +4,11 @@
 //! A request's method, query, chosen headers and body digest are put in a canonical form; its
 //! digest is signed with a key derived from the secret key, the UTC date and the service.
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::providers::hex::hex;
 use crate::secret::Secret;
 
 const ALGORITHM: &str = "TC3-HMAC-SHA256";
@@ -75,14 +74,6 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
 }
 
 #[cfg(test)]

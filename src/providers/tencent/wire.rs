@@ -3,9 +3,9 @@
 //! Read with patience: every field may be missing or null, a number may come as text, fields may
 //! be added. Written to the letter: exactly the documented parameters, for unknown ones are refused.
 
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
+use crate::providers::http::lenient::{list, number, secret, text};
 use crate::secret::Secret;
 
 /// `DescribeDBInstances`.
@@ -159,37 +159,6 @@ pub(super) struct Refusal {
     pub(super) code: Option<String>,
     #[serde(deserialize_with = "text")]
     pub(super) message: Option<String>,
-}
-
-/// A number, also one in quotes; `None` for anything else.
-fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
-    Ok(match Value::deserialize(from)? {
-        Value::Number(number) => number.as_i64().or_else(|| {
-            let float = number.as_f64().filter(|float| float.is_finite())?;
-            Some(float as i64)
-        }),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    })
-}
-
-/// A text, also one that came as a number; `None` for an empty one and for anything else.
-fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(from)? {
-        Value::String(text) => Some(text).filter(|text| !text.trim().is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    })
-}
-
-fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
-    Ok(text(from)?.map(|text| Secret::new(text.trim())))
-}
-
-/// A list; null is an empty one, and in it nothing.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    let list: Option<Vec<Option<T>>> = Option::deserialize(from)?;
-    Ok(list.into_iter().flatten().flatten().collect())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod api;
 mod data;
 mod faults;
+mod ucloud;
 
 use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-use crate::providers::aliyun::sign::{Keys, canonical_query, hex};
+use crate::providers::aliyun::sign::{Keys, canonical_query};
+use crate::providers::hex::hex;
 
 const ALGORITHM: &str = "OSS4-HMAC-SHA256";
 /// Everything but unreserved characters; the slashes of a key stay.
