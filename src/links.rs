@@ -32,6 +32,8 @@ use crate::providers::Provider;
 /// A link refused this soon after it was issued may not be valid yet (the issuer's clock is ahead
 /// of the store's), or its object not have reached every machine: it is tried again at this age.
 const RIPE: Duration = Duration::from_secs(5);
+/// So many links in a row may be over before they are used.
+const MOST_LAPSES: u32 = 8;
 /// A `Date` header has whole seconds and was written before it travelled: less is no difference.
 const CLOCK_NOISE: SignedDuration = SignedDuration::from_secs(2);
 /// Wall clock and monotonic clock drifting apart by more means a set clock or a suspended machine.
@@ -384,6 +386,10 @@ impl Inner {
         state.strikes += u32::from(first_report);
         match state.strikes {
             0 | 1 => Ok(After::Await(self.renew(state, Renew::Ask))),
+            // It came, and was over before it was used: a slow machine, or a very short life.
+            2..MOST_LAPSES if history.over == Some(true) && !history.repeated => {
+                Ok(After::Await(self.renew(state, Renew::Ask)))
+            }
             _ if young && !state.waited => {
                 state.waited = true;
                 Ok(After::Await(self.renew(state, Renew::Ripen(ripe))))
@@ -513,6 +519,21 @@ mod tests {
         let second = links.refused(&first, Refusal::Denied).await?;
         advance(RIPE).await;
         links.refused(&second, Refusal::Denied).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn links_that_are_over_before_their_use_are_asked_again_but_not_for_ever() {
+        let (links, issuer, _) = links(issuer(Some(2)));
+        let mut lease = links.lease().await.unwrap();
+        for _ in 1..MOST_LAPSES {
+            advance(Duration::from_secs(3)).await;
+            lease = links.refused(&lease, Refusal::Denied).await.unwrap();
+        }
+        assert_eq!(issuer.asked(), u64::from(MOST_LAPSES));
+        advance(RIPE).await;
+        let error = links.refused(&lease, Refusal::Denied).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Expired);
+        assert_eq!(issuer.asked(), u64::from(MOST_LAPSES));
     }
 
     #[tokio::test(start_paused = true)]
