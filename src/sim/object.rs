@@ -1,8 +1,11 @@
 //! One object and how it is read: ranges, conditions and their order follow RFC 9110 (sections
 //! 13.2.2 and 14). What all simulated stores share; each has errors of its own.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use crc_fast::{CrcAlgorithm, Digest as Crc};
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
@@ -16,12 +19,41 @@ use super::content::Content;
 use super::faults::{Fault, Injected};
 use super::ranges::{Wanted, wanted};
 
+/// Bytes digested at a time.
+const PIECE: u64 = 1 << 20;
+
 /// One version of an object.
 #[derive(Debug, Clone)]
 pub(super) struct Object {
     pub(super) content: Content,
     pub(super) etag: String,
     pub(super) modified: Timestamp,
+}
+
+/// CRC-64/XZ of the whole content of one version, worked out once. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Checksum(Arc<OnceLock<u64>>);
+
+impl Checksum {
+    /// The checksum of `content`, which is that of every call.
+    pub(super) async fn of(&self, content: &Content) -> Result<u64, Failure> {
+        if let Some(known) = self.0.get() {
+            return Ok(*known);
+        }
+        let (content, known) = (content.clone(), Arc::clone(&self.0));
+        let work = move || {
+            let mut crc = Crc::new(CrcAlgorithm::Crc64Xz);
+            let (mut at, size) = (0, content.size());
+            while at < size {
+                let piece = content.read(at..at + PIECE).ok()?;
+                crc.update(&piece);
+                at += piece.len() as u64;
+            }
+            Some(*known.get_or_init(|| crc.finalize()))
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        done.ok().flatten().ok_or(Failure::Internal)
+    }
 }
 
 /// Why an object is not sent.

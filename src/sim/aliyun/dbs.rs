@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use super::dds::need;
-use super::estate::Disk;
+use super::estate::{Backup, Disk};
+use super::knobs::AnotherLink;
 use super::oss::{Network, Place};
 use super::rpc::{Call, Refusal};
 
@@ -61,6 +62,14 @@ impl Task {
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// It, to fail in the end.
+    pub(super) fn failing(self) -> Self {
+        Task {
+            failed: true,
+            ..self
+        }
     }
 
     fn status(&self, now: Timestamp, keep: SignedDuration) -> &'static str {
@@ -126,8 +135,9 @@ impl Asked<'_> {
     }
 
     /// The instance a call is about (id, whether it is on cloud disks, whether it has several
-    /// nodes) and the index of the member.
+    /// nodes) and the index of the member; the first one for a whole cluster.
     fn member(&self, call: &Call) -> Result<((String, bool, bool), usize), Refusal> {
+        let by_cluster = self.knobs.by_cluster;
         let name = call
             .get("InstanceName")
             .ok_or_else(|| parameter("instanceName can not be empty"))?;
@@ -136,7 +146,12 @@ impl Asked<'_> {
             let shard = instance.shards.iter().position(|shard| shard == name);
             let index = match (cluster, shard) {
                 (None, None) if instance.id == name && instance.shards.is_empty() => 0,
-                (Some(cluster), Some(index)) if instance.id == cluster => index,
+                (Some(cluster), Some(index)) if instance.id == cluster && !by_cluster => index,
+                (Some(cluster), None)
+                    if instance.id == cluster && cluster == name && by_cluster =>
+                {
+                    0
+                }
                 _ => return None,
             };
             let cloud = instance.disk == Disk::Cloud;
@@ -181,9 +196,16 @@ impl Asked<'_> {
         if instance.status != "Running" {
             return refuse("InstanceParamNotSupport");
         }
+        let by_cluster = self.knobs.by_cluster && is_cluster;
+        let part = |backup: &Backup| match (by_cluster, instance.whole) {
+            (false, _) => (backup.set(index) == set).then_some(index),
+            (true, true) => (backup.cluster_id() == set).then_some(0),
+            (true, false) => (0..instance.shards.len()).find(|n| backup.set(*n) == set),
+        };
         let mut backups = instance.backups.iter();
-        let backup = backups.find(|backup| backup.set(index) == set && !backup.failed);
-        let Some(backup) = backup.filter(|_| !instance.encrypted) else {
+        let found = backups.find_map(|backup| Some((backup, part(backup)?)));
+        let found = found.filter(|(backup, _)| !backup.failed && !backup.time_series);
+        let Some((backup, index)) = found.filter(|_| !instance.encrypted) else {
             return refuse("BakSetError");
         };
         let folder = self.folder(call)?;
@@ -298,20 +320,26 @@ impl Asked<'_> {
         let (now, keep) = (self.now, self.knobs.keep);
         let life = self.knobs.link_life;
         let life = life.unwrap_or(SignedDuration::from_secs(seconds));
-        let prolong = self.knobs.prolong;
+        let another = self.knobs.another_link;
+        let late = super::take(&mut self.cloud.knobs().late_links);
         let task = self.estate.tasks.iter_mut();
         let mut task = task.filter(|task| Some(task.id.as_str()) == call.get("TaskId"));
         let task = task
             .next()
             .filter(|task| task.folder.is_none() && task.status(now, keep) == "finished")
             .ok_or_else(cannot_find)?;
-        let ends = match task.gone {
-            Some(gone) if !prolong => gone,
-            _ => now + life,
+        if late {
+            return Ok(json!({"PublicUrl": null, "PrivateUrl": "", "ExpirationTime": null}));
+        }
+        let (ends, gone) = match (task.gone, another) {
+            (None, _) | (_, AnotherLink::Prolongs) => (now + life, now + life),
+            (Some(gone), AnotherLink::EndsWithTheFirst) => (gone, gone),
+            (Some(gone), AnotherLink::Deceives) => (now + life, gone),
+            (Some(_), AnotherLink::Refused) => return Err(cannot_find()),
         };
-        task.gone = Some(ends);
+        task.gone = Some(gone);
         let place = task.place.clone();
-        self.cloud.0.oss.keep_until(&place, ends);
+        self.cloud.0.oss.keep_until(&place, gone);
         let (oss, v4) = (&self.cloud.0.oss, self.knobs.v4);
         let link = |network| oss.link(&place, network, now, ends, v4);
         Ok(json!({

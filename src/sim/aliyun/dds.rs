@@ -82,14 +82,22 @@ impl Asked<'_> {
             let words = "The instance is backed up as a cluster.";
             return Err(Refusal::new(400, "IncorrectDBInstanceType", words));
         }
+        let only: Option<Vec<&str>> = call.get("BackupId").map(|ids| ids.split(',').collect());
+        // Of a sharded cluster, the ids of one backup in all of its shards are asked for together.
+        if only
+            .as_ref()
+            .is_some_and(|ids| ids.len() != instance.members().len())
+        {
+            return Err(malformed("BackupId"));
+        }
         let listed: Vec<Value> = instance
             .backups
             .iter()
             .rev()
             .filter(|backup| window.contains(backup.started))
             .filter(|backup| {
-                call.get("BackupId")
-                    .is_none_or(|id| id == backup.set(index))
+                let id = backup.set(index);
+                only.as_ref().is_none_or(|ids| ids.contains(&id.as_str()))
             })
             .map(|backup| self.backup(instance, backup, index))
             .collect();
@@ -221,10 +229,10 @@ fn cluster_backup(instance: &Instance, backup: &Backup) -> Value {
 /// That of the file on local disks; a snapshot has the size of its disk.
 fn size(instance: &Instance, backup: &Backup, index: usize) -> u64 {
     match instance.disk {
-        Disk::Local => backup
-            .contents
-            .get(index)
-            .map_or(0, |content| content.size()),
+        Disk::Local => backup.declared.unwrap_or_else(|| {
+            let content = backup.contents.get(index);
+            content.map_or(0, |content| content.size())
+        }),
         Disk::Cloud => 20 << 30,
     }
 }

@@ -122,6 +122,12 @@ impl Instance {
         self
     }
 
+    /// It is in another region than `cn-hangzhou`.
+    pub fn in_region(mut self, region: &str) -> Self {
+        self.region = region.to_owned();
+        self
+    }
+
     /// Its state.
     pub fn status(mut self, status: &str) -> Self {
         self.status = status.to_owned();
@@ -155,6 +161,9 @@ pub struct Backup {
     pub(super) method: String,
     pub(super) extension: Option<String>,
     pub(super) failed: bool,
+    pub(super) time_series: bool,
+    /// The size that listings tell of a file on local disks, where that is another one.
+    pub(super) declared: Option<u64>,
     pub(super) contents: Vec<Content>,
 }
 
@@ -167,6 +176,8 @@ impl Backup {
             method: "Snapshot".to_owned(),
             extension: None,
             failed: false,
+            time_series: false,
+            declared: None,
             contents: Vec::new(),
         }
     }
@@ -181,6 +192,26 @@ impl Backup {
     pub fn physical(mut self, extension: &str) -> Self {
         self.method = "Physical".to_owned();
         self.extension = Some(extension.to_owned());
+        self
+    }
+
+    /// A logical backup, as local disks have it.
+    pub fn logical(self) -> Self {
+        Backup {
+            method: "Logical".to_owned(),
+            ..self.physical(".ar")
+        }
+    }
+
+    /// Listings tell another size than its file has.
+    pub fn declared(mut self, size: u64) -> Self {
+        self.declared = Some(size);
+        self
+    }
+
+    /// It holds time-series collections.
+    pub fn with_time_series(mut self) -> Self {
+        self.time_series = true;
         self
     }
 

@@ -14,9 +14,10 @@ pub struct Knobs {
     pub keep: SignedDuration,
     /// How long a link lives, whatever was asked for.
     pub link_life: Option<SignedDuration>,
-    /// Whether another link prolongs the life of what it leads to; otherwise that ends with the
-    /// first one.
-    pub prolong: bool,
+    /// What another link to the same file does.
+    pub another_link: AnotherLink,
+    /// So many of the next questions for a link are answered without one.
+    pub late_links: u32,
     /// Whether links are signed by version 4, otherwise by version 1.
     pub v4: bool,
     /// Whether a task writes a tree into a bucket, otherwise a single archive.
@@ -25,6 +26,29 @@ pub struct Knobs {
     pub object_link_life: SignedDuration,
     /// What the key may do: permissions, also with a `*` at the end.
     pub policy: Vec<String>,
+    /// Whether download tasks of a sharded cluster are asked for by the cluster's id and its own
+    /// backup's, otherwise by those of a shard.
+    pub by_cluster: bool,
+    /// So many of the next calls are throttled, each answer asking to wait this long.
+    pub throttled: (u32, SignedDuration),
+    /// Whether answers are as odd as documented ones sometimes are: numbers as text and text as
+    /// numbers, null for nothing, other spellings, milliseconds, and fields that nobody knows.
+    pub odd: bool,
+    /// Whether the checksums that the store tells are wrong.
+    pub wrong_checksums: bool,
+}
+
+/// What another link to the same file does: nobody outside knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnotherLink {
+    /// It ends with the first one, and the file with both.
+    EndsWithTheFirst,
+    /// The file lives as long as it.
+    Prolongs,
+    /// It promises to live longer, but the file ends with the first one.
+    Deceives,
+    /// There is none.
+    Refused,
 }
 
 impl Default for Knobs {
@@ -34,11 +58,16 @@ impl Default for Knobs {
             failures: 0,
             keep: SignedDuration::from_hours(3 * 24),
             link_life: None,
-            prolong: false,
+            another_link: AnotherLink::EndsWithTheFirst,
+            late_links: 0,
             v4: false,
             tree: false,
             object_link_life: SignedDuration::from_hours(2),
             policy: vec!["*".to_owned()],
+            by_cluster: false,
+            throttled: (0, SignedDuration::ZERO),
+            odd: false,
+            wrong_checksums: false,
         }
     }
 }

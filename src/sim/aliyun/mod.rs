@@ -22,13 +22,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::dbs::Task;
 pub use self::estate::{Account, Backup, Instance};
 use self::estate::{Disk, Keys};
-pub use self::knobs::Knobs;
+pub use self::knobs::{AnotherLink, Knobs};
 use self::oss::{Network, Oss, Place};
 use self::rpc::Refusal;
 use super::content::Content;
@@ -181,7 +181,9 @@ impl Aliyun {
 
     /// Changes how the service behaves from now on.
     pub fn adjust(&self, change: impl FnOnce(&mut Knobs)) {
-        change(&mut self.knobs());
+        let mut knobs = self.knobs();
+        change(&mut knobs);
+        self.0.oss.tell_wrong_checksums(knobs.wrong_checksums);
     }
 
     /// Changes an instance.
@@ -247,7 +249,9 @@ async fn call(State(cloud): State<Aliyun>, request: Request) -> Response {
         knobs,
         estate: cloud.estate(),
     };
+    let odd = asked.knobs.odd;
     match asked.reply(&request, &body) {
+        Ok(document) if odd => rpc::answer(StatusCode::OK, rpc::odd(document)),
         Ok(document) => rpc::answer(StatusCode::OK, document),
         Err(refusal) => refusal.into_response(),
     }
@@ -275,6 +279,9 @@ impl Asked<'_> {
             if let Fault::ApiError { status, code } = fault {
                 return Err(Refusal::new(*status, code, "Refused by a simulated fault."));
             }
+        }
+        if let Some(wait) = self.take_throttling() {
+            return Err(Refusal::throttled(wait));
         }
         let is_download = call.version == DBS_VERSION;
         if !self.knobs.allows(&call.permission()) {
@@ -312,29 +319,53 @@ impl Asked<'_> {
         oss.link(&place, network, self.now, ends, self.knobs.v4)
     }
 
+    /// How long the call has to wait, if it is throttled.
+    fn take_throttling(&self) -> Option<SignedDuration> {
+        let (left, wait) = &mut self.cloud.knobs().throttled;
+        take(left).then_some(*wait)
+    }
+
     /// Whether the task that begins now is to fail.
     fn take_failure(&self) -> bool {
-        let mut knobs = self.cloud.knobs();
-        let left = knobs.failures.checked_sub(1);
-        knobs.failures = left.unwrap_or(0);
-        left.is_some()
+        take(&mut self.cloud.knobs().failures)
     }
+}
+
+/// One less, if there was one.
+fn take(left: &mut u32) -> bool {
+    let some = *left > 0;
+    *left = left.saturating_sub(1);
+    some
 }
 
 /// For tests that need a task which this account's key did not start.
 impl Aliyun {
     /// Somebody else converts the backup set `set` of an instance for `time`; false if there is
-    /// no such set. Not on the bill.
-    pub fn convert_elsewhere(&self, instance: &str, set: &str, time: jiff::SignedDuration) -> bool {
+    /// no such set. Not on the bill. It fails if the next task is to fail.
+    pub fn convert_elsewhere(&self, instance: &str, set: &str, time: SignedDuration) -> bool {
         let now = self.0.site.clock.now();
         let Some(content) = self.content(set) else {
             return false;
         };
+        let failed = take(&mut self.knobs().failures);
         let mut estate = self.estate();
+        let found = estate.instances.iter().find(|one| one.id == instance);
+        let member = found.and_then(|one| match one.shards.as_slice() {
+            [] => Some(instance.to_owned()),
+            shards => one.backups.iter().find_map(|backup| {
+                let index = (0..shards.len()).find(|index| backup.set(*index) == set)?;
+                Some(shards[index].clone())
+            }),
+        });
+        let Some(member) = member else {
+            return false;
+        };
         let number = estate.tasks.len() + 1;
-        let task = Task::new(number, instance, instance, set, now, now + time);
+        let task = Task::new(number, instance, &member, set, now, now + time);
         self.0.oss.put(task.place(), content, now + time);
-        estate.tasks.push(task);
+        estate
+            .tasks
+            .push(if failed { task.failing() } else { task });
         true
     }
 

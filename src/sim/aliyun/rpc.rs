@@ -60,6 +60,8 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
+    /// Milliseconds to wait.
+    retry_after: Option<i128>,
 }
 
 impl Refusal {
@@ -68,6 +70,16 @@ impl Refusal {
             status,
             code: code.to_owned(),
             message: message.to_owned(),
+            retry_after: None,
+        }
+    }
+
+    /// The account called too often and is to wait.
+    pub(super) fn throttled(wait: SignedDuration) -> Self {
+        let words = "Request was denied due to user flow control.";
+        Refusal {
+            retry_after: Some(wait.as_millis()),
+            ..Self::new(429, "Throttling.User", words)
         }
     }
 
@@ -83,6 +95,7 @@ impl IntoResponse for Refusal {
             status,
             code,
             message,
+            retry_after,
         } = self;
         let body = match status {
             200 => json!({
@@ -94,7 +107,45 @@ impl IntoResponse for Refusal {
             }),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        answer(status, body)
+        let wait = retry_after.map(|millis| [("x-acs-retry-after", millis.to_string())]);
+        match wait {
+            Some(wait) => (wait, answer(status, body)).into_response(),
+            None => answer(status, body),
+        }
+    }
+}
+
+/// `document` as the service may also write it.
+pub(super) fn odd(document: Value) -> Value {
+    match document {
+        Value::Null => json!(""),
+        Value::Bool(true) => json!("True"),
+        Value::Bool(false) => json!(0),
+        Value::Number(number) => json!(number.to_string()),
+        Value::String(text) => match text.parse::<u64>() {
+            Ok(number) if number.to_string() == text => json!(number),
+            _ if text.is_empty() => Value::Null,
+            _ => json!(text),
+        },
+        Value::Array(items) if items.is_empty() => Value::Null,
+        Value::Array(items) => items.into_iter().map(odd).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| {
+                let value = match (name.as_str(), value) {
+                    ("DownloadStatus", Value::String(word)) => {
+                        json!(word.replace("queueing", "Queuing").to_uppercase())
+                    }
+                    ("ExpirationTime", Value::Number(seconds)) => {
+                        json!(seconds.as_i64().unwrap_or(0) * 1000)
+                    }
+                    (_, value) => odd(value),
+                };
+                (name, value)
+            });
+            fields
+                .chain([("Unheard".to_owned(), json!({"Of": [1]}))])
+                .collect()
+        }
     }
 }
 

@@ -11,12 +11,11 @@ mod sign;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use crc_fast::{CrcAlgorithm, Digest as Crc};
 use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HOST, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use jiff::Timestamp;
@@ -27,13 +26,10 @@ use url::form_urlencoded;
 use self::sign::{Claim, escape};
 use super::content::Content;
 use super::faults::{Fault, Injected, Side};
-use super::object::{Failure, Object, answer_to};
+use super::object::{Checksum, Failure, Object, answer_to};
 use super::{Site, hex};
 use crate::clock::Clock;
 use crate::secret::Secret;
-
-/// Bytes hashed at a time.
-const PIECE: u64 = 1 << 20;
 
 /// The keys that open the buckets.
 #[derive(Debug, Clone)]
@@ -65,7 +61,7 @@ struct Stored {
     object: Object,
     /// Whether listings show it: packed backups lie in a bucket of their own.
     listed: bool,
-    crc64: Arc<OnceLock<u64>>,
+    crc64: Checksum,
 }
 
 impl Cos {
@@ -101,7 +97,7 @@ impl Cos {
                 modified,
             },
             listed,
-            crc64: Arc::default(),
+            crc64: Checksum::default(),
         };
         self.objects().insert(key.to_owned(), stored);
     }
@@ -235,7 +231,8 @@ impl Cos {
             return Err(Refusal::OTHER_ADDRESS);
         }
         let wrong = u64::from(!self.0.right_digests.load(Ordering::Relaxed));
-        let crc64 = stored.crc64().await? ^ wrong;
+        let crc64 = stored.crc64.of(&stored.object.content).await;
+        let crc64 = crc64.map_err(|_| Refusal::INTERNAL)? ^ wrong;
         let answer = stored.object.answer(asked.headers.clone(), asked.injected);
         let mut answer = match answer.await {
             Ok(answer) => answer,
@@ -258,28 +255,6 @@ pub(super) fn side(uri: &Uri) -> Side {
     match uri.path() {
         "" | "/" => Side::Api,
         _ => Side::Data,
-    }
-}
-
-impl Stored {
-    /// CRC-64/XZ of the whole object, worked out once.
-    async fn crc64(&self) -> Result<u64, Refusal> {
-        if let Some(known) = self.crc64.get() {
-            return Ok(*known);
-        }
-        let (content, known) = (self.object.content.clone(), Arc::clone(&self.crc64));
-        let work = move || {
-            let mut crc = Crc::new(CrcAlgorithm::Crc64Xz);
-            let (mut at, size) = (0, content.size());
-            while at < size {
-                let piece = content.read(at..at + PIECE).ok()?;
-                crc.update(&piece);
-                at += piece.len() as u64;
-            }
-            Some(*known.get_or_init(|| crc.finalize()))
-        };
-        let done = tokio::task::spawn_blocking(work).await;
-        done.ok().flatten().ok_or(Refusal::INTERNAL)
     }
 }
 

@@ -7,10 +7,11 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::Oss;
 use super::admit::Asked;
 use super::refusal::Refusal;
-use super::{Object, Oss};
 use crate::sim::clock::iso_seconds;
+use crate::sim::object::Object;
 
 /// An entry of a page: an object, or what begins alike up to the delimiter.
 enum Entry {

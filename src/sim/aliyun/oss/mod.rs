@@ -11,15 +11,13 @@ mod refusal;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use crc_fast::{CrcAlgorithm, Digest as Crc};
-use http::StatusCode;
-use http::header::{self, HeaderName};
+use http::header;
 use jiff::Timestamp;
 use md5::{Digest, Md5};
 use percent_encoding::utf8_percent_encode;
@@ -29,16 +27,12 @@ use self::refusal::Refusal;
 use super::estate::Keys;
 use super::signature::RESERVED_IN_PATH;
 use crate::clock::Clock;
-use crate::sim::clock::http_date;
 use crate::sim::content::Content;
-use crate::sim::faults::{Fault, Injected};
-use crate::sim::object::answer_to;
-use crate::sim::ranges::{Wanted, wanted};
+use crate::sim::faults::Injected;
+use crate::sim::object::{Checksum, Object, answer_to};
 use crate::sim::{Site, hex};
 
 const REGION: &str = "cn-hangzhou";
-/// Bytes hashed at a time.
-const PIECE: u64 = 1 << 20;
 
 /// Where an object is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,17 +71,18 @@ struct Shared {
     service: Keys,
     /// The account's bucket and key.
     own: Option<(String, Keys)>,
-    objects: Mutex<BTreeMap<Place, Object>>,
+    /// Whether the checksums that are told are wrong.
+    wrong_checksums: AtomicBool,
+    objects: Mutex<BTreeMap<Place, Stored>>,
 }
 
+/// An object and how long it is there.
 #[derive(Debug, Clone)]
-pub(super) struct Object {
-    content: Content,
-    etag: String,
-    modified: Timestamp,
+pub(super) struct Stored {
+    object: Object,
     /// When it is deleted.
     until: Option<Timestamp>,
-    crc: Arc<OnceLock<u64>>,
+    crc64: Checksum,
 }
 
 impl Oss {
@@ -103,6 +98,7 @@ impl Oss {
             site,
             service,
             own,
+            wrong_checksums: AtomicBool::new(false),
             objects: Mutex::default(),
         }))
     }
@@ -135,14 +131,18 @@ impl Oss {
             own && place.key.starts_with(prefix) && object.is_there(now)
         });
         objects
-            .map(|(place, object)| (place.clone(), object.clone()))
+            .map(|(place, stored)| (place.clone(), stored.object.clone()))
             .collect()
     }
 
-    /// The key that opens `bucket`.
+    /// The key that opens `bucket`: the service's for its own ones, the account's for any other.
     pub(super) fn keys(&self, bucket: &str) -> &Keys {
+        let of_service = || {
+            let objects = self.objects();
+            objects.keys().any(|place| place.bucket == bucket)
+        };
         match &self.0.own {
-            Some((name, keys)) if name == bucket => keys,
+            Some((name, keys)) if name == bucket || !of_service() => keys,
             _ => &self.0.service,
         }
     }
@@ -150,14 +150,21 @@ impl Oss {
     /// Puts `content` at `place`, as of `modified`, before which it is not there.
     pub(super) fn put(&self, place: &Place, content: Content, modified: Timestamp) {
         let name = format!("{}/{}:{modified}", place.bucket, place.key);
-        let object = Object {
-            content,
-            etag: format!("\"{}-2\"", hex(&Md5::digest(name)).to_ascii_uppercase()),
-            modified,
+        let stored = Stored {
+            object: Object {
+                content,
+                etag: format!("\"{}-2\"", hex(&Md5::digest(name)).to_ascii_uppercase()),
+                modified,
+            },
             until: None,
-            crc: Arc::default(),
+            crc64: Checksum::default(),
         };
-        self.objects().insert(place.clone(), object);
+        self.objects().insert(place.clone(), stored);
+    }
+
+    /// Whether the checksums told from now on are wrong.
+    pub(super) fn tell_wrong_checksums(&self, wrong: bool) {
+        self.0.wrong_checksums.store(wrong, Ordering::Relaxed);
     }
 
     /// The object at `place` is deleted at `until`.
@@ -216,7 +223,7 @@ impl Oss {
         Router::new().fallback(answer).with_state(self.clone())
     }
 
-    fn objects(&self) -> MutexGuard<'_, BTreeMap<Place, Object>> {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Place, Stored>> {
         let objects = &self.0.objects;
         objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -239,108 +246,46 @@ async fn serve(oss: &Oss, request: Request) -> Result<Response, Refusal> {
         return Err(refusal);
     }
     if asked.place.key.is_empty() {
-        return list::answer(oss, &asked);
+        let own = oss
+            .bucket()
+            .is_some_and(|(name, _)| name == asked.place.bucket);
+        return match own {
+            true => list::answer(oss, &asked),
+            false => Err(Refusal::DENIED),
+        };
     }
     let found = oss.objects().get(&asked.place).cloned();
     let found = found.filter(|object| object.is_there(now));
-    let mut object = found.ok_or(Refusal::NO_SUCH_KEY)?;
-    let text = |name: HeaderName| request.headers.get(name)?.to_str().ok();
-    let mut range_header = text(header::RANGE);
-    let mut if_match = text(header::IF_MATCH);
-    let injected = request.extensions.get::<Injected>();
-    for fault in injected
-        .map(|faults| faults.0.as_slice())
-        .unwrap_or_default()
+    let Stored { object, crc64, .. } = found.ok_or(Refusal::NO_SUCH_KEY)?;
+    let content = object.content.clone();
+    let size = tokio::task::spawn_blocking(move || content.size()).await;
+    let size = size.map_err(|_| Refusal::INTERNAL)?;
+    let mut headers = request.headers.clone();
+    if asked.header("x-oss-range-behavior") != "standard"
+        && inside(asked.header("range"), size).is_none()
     {
-        match fault {
-            Fault::IgnoreRange => range_header = None,
-            Fault::OtherEtag { etag } => {
-                if_match = None;
-                object.etag = etag.clone();
-            }
-            _ => {}
-        }
+        headers.remove(header::RANGE);
     }
-    if if_match.is_some_and(|tag| tag != object.etag && tag != "*") {
-        return Err(Refusal::PRECONDITION_FAILED);
-    }
-    let measured = object.clone();
-    let (size, crc) = tokio::task::spawn_blocking(move || measured.measure())
-        .await
-        .map_err(|_| Refusal::INTERNAL)?;
-    let standard = asked.header("x-oss-range-behavior") == "standard";
-    let part = match range_header {
-        Some(header) if standard => match wanted(Some(header), size) {
-            Wanted::Part(range) => Some(range),
-            Wanted::Whole => None,
-            Wanted::Unsatisfiable => return Err(Refusal::INVALID_RANGE),
-        },
-        header => header.and_then(|header| inside(header, size)),
-    };
-    let status = match part {
-        Some(_) => StatusCode::PARTIAL_CONTENT,
-        None => StatusCode::OK,
-    };
-    let range = part.unwrap_or(0..size);
-    let mut headers = vec![
-        (header::SERVER, "AliyunOSS".to_owned()),
-        (header::ETAG, object.etag.clone()),
-        (header::LAST_MODIFIED, http_date(object.modified)),
-        (header::ACCEPT_RANGES, "bytes".to_owned()),
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (
-            header::CONTENT_LENGTH,
-            (range.end - range.start).to_string(),
-        ),
-        (
-            HeaderName::from_static("x-oss-request-id"),
-            "SIM".to_owned(),
-        ),
-        (
-            HeaderName::from_static("x-oss-object-type"),
-            "Multipart".to_owned(),
-        ),
-        (
-            HeaderName::from_static("x-oss-hash-crc64ecma"),
-            crc.to_string(),
-        ),
-    ];
-    if status == StatusCode::PARTIAL_CONTENT {
-        let value = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-        headers.push((header::CONTENT_RANGE, value));
-    }
-    let body = Body::from_stream(object.content.stream(range));
-    let mut response = (status, body).into_response();
-    for (name, value) in headers {
+    let wrong = u64::from(oss.0.wrong_checksums.load(Ordering::Relaxed));
+    let crc64 = crc64.of(&object.content).await? ^ wrong;
+    let injected = request.extensions.get::<Injected>();
+    let mut answer = object.answer(headers, injected).await?;
+    for (name, value) in [
+        ("server", "AliyunOSS"),
+        ("x-oss-request-id", "SIM"),
+        ("x-oss-object-type", "Multipart"),
+        ("x-oss-hash-crc64ecma", &crc64.to_string()),
+    ] {
         if let Ok(value) = value.try_into() {
-            response.headers_mut().insert(name, value);
+            answer.headers_mut().insert(name, value);
         }
     }
-    Ok(response)
+    Ok(answer)
 }
 
-impl Object {
+impl Stored {
     fn is_there(&self, now: Timestamp) -> bool {
-        now >= self.modified && self.until.is_none_or(|until| now < until)
-    }
-
-    /// Size and CRC-64; the second is computed once.
-    fn measure(&self) -> (u64, u64) {
-        let size = self.content.size();
-        let crc = self.crc.get_or_init(|| {
-            let mut crc = Crc::new(CrcAlgorithm::Crc64Xz);
-            let mut at = 0;
-            while at < size {
-                // A file that cannot be read has no checksum that would ever be compared.
-                let Ok(piece) = self.content.read(at..at + PIECE) else {
-                    break;
-                };
-                crc.update(&piece);
-                at += piece.len() as u64;
-            }
-            crc.finalize()
-        });
-        (size, *crc)
+        now >= self.object.modified && self.until.is_none_or(|until| now < until)
     }
 }
 

@@ -3,6 +3,8 @@
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 
+use crate::sim::object::Failure;
+
 /// An error document of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -17,6 +19,11 @@ impl Refusal {
         403,
         "AccessDenied",
         "Query-string authentication requires the Signature, Expires and OSSAccessKeyId parameters",
+    );
+    pub(super) const DENIED: Self = Self::new(
+        403,
+        "AccessDenied",
+        "You have no right to access this object because of bucket acl.",
     );
     pub(super) const EXPIRED: Self = Self::new(403, "AccessDenied", "Request has expired.");
     pub(super) const FORGED: Self = Self::new(
@@ -57,6 +64,16 @@ impl Refusal {
             status,
             code,
             message,
+        }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Precondition => Refusal::PRECONDITION_FAILED,
+            Failure::Range(_) => Refusal::INVALID_RANGE,
+            Failure::Internal => Refusal::INTERNAL,
         }
     }
 }
