@@ -85,8 +85,8 @@ impl fmt::Debug for LiveLinks {
     }
 }
 
-/// The provider's links, with every one but the first counted; the ledger learns when they end,
-/// where the artifact ends with them.
+/// The provider's links, with every one but the first counted. Where the artifact ends with them,
+/// the first one may have been asked for already, and the ledger remembers it.
 #[derive(Debug)]
 struct CountedLinks {
     links: ProviderLinks,
@@ -98,12 +98,18 @@ struct CountedLinks {
 #[async_trait]
 impl LinkSource for CountedLinks {
     async fn fresh(&self) -> Result<Link> {
-        let link = self.links.fresh().await?;
-        if self.links.provider.ends_with_link()
-            && let (Some(task), Some(end)) = (&self.links.task, link.expires)
+        let key = self.links.target.key();
+        let task = self.links.task.as_ref();
+        let task = task.filter(|_| self.links.provider.ends_with_link());
+        if let Some(task) = task.filter(|_| !self.again.load(Ordering::Relaxed))
+            && let Some(link) = self.engine.remembered_link(&key, &task.id).await
         {
-            let key = self.links.target.key();
-            self.engine.remember_end(&key, &task.id, end).await;
+            self.again.store(true, Ordering::Relaxed);
+            return Ok(link);
+        }
+        let link = self.links.fresh().await?;
+        if let Some(task) = task {
+            self.engine.remember_link(&key, &task.id, &link).await;
         }
         if self.again.swap(true, Ordering::Relaxed) {
             self.activity.link_refreshes.add(1);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::clock::SharedClock;
 use crate::config::{MountConfig, OnOpen};
 use crate::error::{Error, Kind, Result, one_line};
-use crate::model::{ShardRef, Task, TaskKey, TaskState};
+use crate::model::{Link, ShardRef, Task, TaskKey, TaskState};
 use crate::providers::Provider;
 use crate::tasks::drive::Course;
 use crate::tasks::ledger::{Ledger, Record};
@@ -145,9 +145,17 @@ impl Engine {
         self.shared.ledger.report_gone(key, task_id, now).await;
     }
 
-    /// What the task `task_id` made will be gone at `end`, as its link tells.
-    pub async fn remember_end(&self, key: &TaskKey, task_id: &str, end: Timestamp) {
-        self.shared.ledger.remember_end(key, task_id, end).await;
+    /// What the task `task_id` made will be gone when `link` ends: it is kept until then.
+    pub async fn remember_link(&self, key: &TaskKey, task_id: &str, link: &Link) {
+        let now = self.shared.clock.now();
+        let ledger = &self.shared.ledger;
+        ledger.remember_link(key, task_id, link, now).await;
+    }
+
+    /// The link that was kept for the task `task_id`, by this process or one before.
+    pub async fn remembered_link(&self, key: &TaskKey, task_id: &str) -> Option<Link> {
+        let now = self.shared.clock.now();
+        self.shared.ledger.link(key, task_id, now).await
     }
 
     /// What is known of one task.

@@ -7,6 +7,8 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock::Clock;
+use crate::model::LinkMode;
+use crate::secret::SafeUrl;
 use crate::tasks::fake::{Create, Fake, HandClock, shard};
 
 const POLL: Duration = Duration::from_secs(10);
@@ -865,21 +867,38 @@ async fn who_gives_up_leaves_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_that_a_link_tells_is_remembered() {
+async fn a_link_that_ends_its_artifact_is_remembered() {
     let bench = Bench::new();
     let mount = bench.mount();
     let task = mount.open().await.unwrap();
     let key = shard("rs0").key();
     let end = bench.clock.now() + HOUR;
-    mount.engine.remember_end(&key, "another", end).await;
+    let link = Link {
+        url: SafeUrl::parse("https://store.example/k?signature=s").unwrap(),
+        headers: Vec::new(),
+        expires: Some(end),
+        mode: LinkMode::Ranged,
+    };
+    mount.engine.remember_link(&key, "another", &link).await;
     assert_eq!(mount.view().expires, None);
-    mount.engine.remember_end(&key, &task.id, end).await;
+    mount.engine.remember_link(&key, &task.id, &link).await;
     drop(mount);
     let again = bench.mount();
     assert_eq!(again.view().expires, Some(end));
+    let remembered = again.engine.remembered_link(&key, &task.id).await.unwrap();
+    assert_eq!(remembered.url, link.url);
+    assert_eq!(remembered.expires, link.expires);
+    assert!(
+        again
+            .engine
+            .remembered_link(&key, "another")
+            .await
+            .is_none()
+    );
     let polls = bench.fake.count("poll");
     again.open().await.unwrap();
     assert_eq!(bench.fake.count("poll"), polls, "believed until then");
     bench.clock.pass(2 * HOUR);
     assert_eq!(again.view().state, "expired");
+    assert!(again.engine.remembered_link(&key, &task.id).await.is_none());
 }

@@ -1,4 +1,5 @@
-//! The durable memory of tasks and artifacts (SQLite, write-ahead log). No secret, no link.
+//! The durable memory of tasks and artifacts (SQLite, write-ahead log). No secret, and no link but
+//! the one that an artifact ends with.
 //!
 //! It owns `ledger.sqlite3` in the state directory and a mirror of it in memory, from which
 //! everything but a decision to spend is answered. Several processes may share the file: a writer
@@ -9,6 +10,7 @@
 //! ledger then knows what could still be read, keeps what it learns in memory, and refuses every
 //! intent. Lock order: `db`, then `mirror`.
 
+mod link;
 mod mirror;
 mod open;
 mod owner;
@@ -25,7 +27,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Kind, Result};
-use crate::model::{ArtifactKey, Task, TaskKey, TaskState, Validator};
+use crate::model::{ArtifactKey, Link, LinkMode, Task, TaskKey, TaskState, Validator};
 use crate::tasks::policy;
 use mirror::Mirror;
 use owner::Owner;
@@ -319,9 +321,27 @@ impl Ledger {
         }
     }
 
-    /// The artifact of `task_id` ends at `end`.
-    pub(crate) async fn remember_end(&self, key: &TaskKey, task_id: &str, end: Timestamp) {
-        let end = record::rounded(end);
+    /// The artifact of `task_id` ends with `link`, which is kept until then.
+    pub(crate) async fn remember_link(
+        &self,
+        key: &TaskKey,
+        task_id: &str,
+        link: &Link,
+        now: Timestamp,
+    ) {
+        let Some(end) = link.expires.map(record::rounded) else {
+            return;
+        };
+        if link.headers.is_empty() && link.mode == LinkMode::Ranged {
+            let (row, id, link) = (key.clone(), task_id.to_owned(), link.clone());
+            let kept = self.change(move |db| {
+                link::drop_ended(db, now)?;
+                link::put(db, &row, &id, &link, end)
+            });
+            if let Err(error) = kept.await {
+                tracing::warn!(task = %key, "the link will have to be asked for again: {error}");
+            }
+        }
         let id = task_id.to_owned();
         let ending = move |old: Option<Record>| {
             let mut new = old?;
@@ -333,6 +353,14 @@ impl Ledger {
             Some(new)
         };
         self.amend(key, ending).await;
+    }
+
+    /// The link that the artifact of `task_id` ends with, unless it has ended at `now`.
+    pub(crate) async fn link(&self, key: &TaskKey, task_id: &str, now: Timestamp) -> Option<Link> {
+        let (row, id) = (key.clone(), task_id.to_owned());
+        let found = self.access(move |db| link::get(db, &row, &id)).await;
+        let link = found.ok().flatten().flatten();
+        link.filter(|link| link.expires.is_some_and(|end| end > now))
     }
 
     /// A reader found the artifact of `task_id` gone.

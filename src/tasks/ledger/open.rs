@@ -162,7 +162,7 @@ fn read_write(place: &Place) -> std::result::Result<(Connection, Mirror), Fault>
     let mut db = Connection::open_with_flags(place.file(), flags)?;
     db.busy_timeout(BUSY)?;
     // Nothing is written before the file has been found whole.
-    if check(&db)? < schema::VERSION {
+    if check(&db, place)? < schema::VERSION {
         schema::migrate(&mut db)?;
     }
     let mut mirror = Mirror::default();
@@ -187,14 +187,20 @@ fn read_only(place: &Place) -> std::result::Result<Mirror, Fault> {
     let address = format!("file:{}{immutable}", place.escaped_file());
     let db = Connection::open_with_flags(address, flags)?;
     db.busy_timeout(BUSY)?;
-    check(&db)?;
+    check(&db, place)?;
     let mut mirror = Mirror::default();
     fill(&db, &mut mirror)?;
     Ok(mirror)
 }
 
 /// The version of a file that is whole and that we know how to read.
-fn check(db: &Connection) -> std::result::Result<i64, Fault> {
+fn check(db: &Connection, place: &Place) -> std::result::Result<i64, Fault> {
+    // What is missing of the last page would be read as zeroes.
+    let page: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let length = std::fs::metadata(place.file()).map_or(0, |found| found.len());
+    if page > 0 && !length.is_multiple_of(page.unsigned_abs()) {
+        return Err(Fault::damage("its last page is cut short"));
+    }
     let version = schema::version(db)?;
     if version > schema::VERSION {
         return Err(Fault {

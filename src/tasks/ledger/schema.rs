@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// What `user_version` says of a current ledger.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// One script per version: `MIGRATIONS[n]` leads from version n to n + 1. Never changed once
 /// released, only added to. Times are microseconds since 1970 in UTC.
@@ -56,6 +56,17 @@ CREATE TABLE artifacts (
 ", "
 ALTER TABLE artifacts ADD COLUMN digest TEXT;
 ALTER TABLE artifacts ADD COLUMN verified INTEGER NOT NULL DEFAULT 0;
+", "
+CREATE TABLE links (
+    provider TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    backup   TEXT NOT NULL,
+    shard    TEXT NOT NULL,
+    task_id  TEXT NOT NULL,
+    url      TEXT NOT NULL,         -- signed: whoever has it may read the artifact until it ends
+    expires  INTEGER NOT NULL,
+    PRIMARY KEY (provider, instance, backup, shard)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings an open database to [`VERSION`], from nothing if it is new.

@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Clock;
-use crate::model::Validator;
+use crate::model::{Link, LinkMode, Validator};
+use crate::secret::SafeUrl;
 use crate::tasks::fake::{HandClock, shard, task};
 
 fn key(name: &str) -> TaskKey {
@@ -499,4 +500,39 @@ fn two_processes_may_make_the_file_at_once() {
         .filter(|name| name.starts_with("ledger.new"))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_link_stays_until_it_ends() {
+    let dir = filled().await;
+    let ledger = open(dir.path());
+    let link = |name: &str, end| Link {
+        url: SafeUrl::parse(&format!("https://store.example/{name}?signature=s")).unwrap(),
+        headers: Vec::new(),
+        expires: Some(end),
+        mode: LinkMode::Ranged,
+    };
+    let (first, second) = (now() + hours(1), now() + hours(2));
+    ledger
+        .remember_link(&key("ready"), "t1", &link("first", first), now())
+        .await;
+    ledger
+        .remember_link(&key("other"), "t2", &link("second", second), now())
+        .await;
+    drop(ledger);
+    let ledger = open(dir.path());
+    let url = |link: Option<Link>| link.map(|link| link.url.expose().to_owned());
+    let of = key("ready");
+    let ready = |now| ledger.link(&of, "t1", now);
+    let expected = Some("https://store.example/first?signature=s".to_owned());
+    assert_eq!(url(ready(now()).await), expected);
+    assert!(ledger.link(&key("ready"), "t2", now()).await.is_none());
+    assert!(ready(first).await.is_none(), "over");
+    // The next one that is kept clears away what has ended.
+    let third = link("third", now() + hours(3));
+    ledger
+        .remember_link(&key("third"), "t3", &third, first)
+        .await;
+    assert!(ready(now()).await.is_none());
+    assert!(ledger.link(&key("other"), "t2", first).await.is_some());
 }
