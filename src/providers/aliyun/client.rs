@@ -1,9 +1,14 @@
-//! Asking Alibaba Cloud: one call at a time, and complete lists. Knows no Provider.
+//! Asking Alibaba Cloud: signed calls at a rate that it bears, and complete lists. Knows no Provider.
+//!
+//! Owns one rate limiter per action. The limits count per action, region and main account, and are
+//! not published for these calls; what is refused above them would take the share of other programs.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -11,15 +16,19 @@ use url::Url;
 
 use super::actions::{Action, Product};
 use super::refusal::{self, Refusal};
-use super::sign::{Keys, canonical_query, sign};
+use super::sign::{canonical_query, sign};
 use super::wire::Keyed;
 use crate::error::{Error, Kind, Result};
 use crate::providers::http::{Answer, Api, Budget, Call, Dialect, Effect, Verdict};
+use crate::providers::objects::Keys;
 
 /// Entries asked for per page: the most that ApsaraDB for MongoDB gives.
 const PAGE_SIZE: u32 = 100;
 /// Bounds a server that never comes to the end of a list.
 const MOST_PAGES: usize = 1000;
+
+/// Calls of one action per second, and at once.
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
 /// The parameters of a call.
 pub(super) type Parameters = Vec<(&'static str, String)>;
@@ -50,7 +59,8 @@ impl From<Failure> for Error {
 
 /// A page of a list.
 pub(super) struct Page<T> {
-    pub(super) items: Vec<T>,
+    /// Nothing where the answer has no list, which is not the same as an empty one.
+    pub(super) items: Option<Vec<T>>,
     /// Entries in all pages, where the answer says so.
     pub(super) total: Option<u64>,
 }
@@ -59,7 +69,8 @@ pub(super) struct Page<T> {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) api: Arc<Api>,
-    signer: Signer,
+    keys: Keys,
+    limiters: [DefaultDirectRateLimiter; Action::ALL.len()],
     dds: Url,
     dbs: Url,
 }
@@ -68,7 +79,8 @@ impl Client {
     pub(super) fn new(api: Arc<Api>, keys: Keys, dds: Url, dbs: Url) -> Self {
         Client {
             api,
-            signer: Signer { keys },
+            keys,
+            limiters: std::array::from_fn(|_| RateLimiter::direct(Quota::per_second(PER_SECOND))),
             dds,
             dbs,
         }
@@ -82,7 +94,11 @@ impl Client {
         budget: &mut Budget,
     ) -> Result<T, Failure> {
         let call = self.call(action, parameters);
-        let answer = self.api.call(&call, &self.signer, budget).await?;
+        let signer = Signer {
+            keys: &self.keys,
+            limiter: &self.limiters[action as usize],
+        };
+        let answer = self.api.call(&call, &signer, budget).await?;
         match Refusal::of(action, &answer) {
             Some(refusal) => Err(Failure::Refused(refusal)),
             None => Ok(answer.json()?),
@@ -100,7 +116,7 @@ impl Client {
         parameters: &Parameters,
         page: &'static str,
         budget: &mut Budget,
-        read: impl Fn(P) -> Result<Page<T>>,
+        read: impl Fn(P) -> Page<T>,
     ) -> Result<Vec<T>, Failure> {
         let mut items: Vec<T> = Vec::new();
         for number in 1..=MOST_PAGES {
@@ -108,12 +124,17 @@ impl Client {
             parameters.push((page, number.to_string()));
             parameters.push(("PageSize", PAGE_SIZE.to_string()));
             let answer: P = self.ask(action, &parameters, budget).await?;
-            let Page {
-                items: listed,
-                total,
-            } = read(answer)?;
+            let page = read(answer);
+            let total = page.total;
+            // Behind the last page there need not be one.
+            if page.items.is_none() && number == 1 && total != Some(0) {
+                return Err(Failure::Failed(Error::new(
+                    Kind::Protocol,
+                    format!("Alibaba Cloud answered {} without a list", action.name()),
+                )));
+            }
             let before = items.len();
-            for item in listed {
+            for item in page.items.into_iter().flatten() {
                 // What was inserted at the front meanwhile pushes others onto the next page.
                 let known = |seen: &T| seen.key().is_some() && seen.key() == item.key();
                 if !items.iter().any(known) {
@@ -170,10 +191,11 @@ impl Client {
     }
 }
 
-/// Signs calls, and knows which answers are worth another try.
-#[derive(Debug)]
-struct Signer {
-    keys: Keys,
+/// Signs calls of one action when there is room for them, and knows which answers are worth another
+/// try.
+struct Signer<'a> {
+    keys: &'a Keys,
+    limiter: &'a DefaultDirectRateLimiter,
 }
 
 /// What one call remembers from attempt to attempt.
@@ -184,7 +206,7 @@ pub(super) struct Attempts {
 }
 
 #[async_trait]
-impl Dialect for Signer {
+impl Dialect for Signer<'_> {
     type Session = Attempts;
 
     async fn sign(
@@ -194,7 +216,8 @@ impl Dialect for Signer {
         now: Timestamp,
         _budget: &mut Budget,
     ) -> Result<()> {
-        sign(call, &self.keys, now, &nonce()?)
+        self.limiter.until_ready().await;
+        sign(call, self.keys, now, &nonce()?)
     }
 
     fn judge(&self, answer: &Answer, session: &mut Attempts) -> Verdict {

@@ -5,12 +5,15 @@
 //! listed for ever.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::actions::Action;
+use super::bucket::Bucket;
 use super::client::{Failure, Page, Parameters};
-use super::oss::Bucket;
+use super::naming::Naming;
 use super::tasks::Wanted;
 use super::{Aliyun, convert, fees, gone, refusal, tasks, wire};
 use crate::config::ArchiveFormat;
@@ -22,51 +25,107 @@ use crate::providers::http::Budget;
 /// try costs nothing, but data that cannot be converted fails for ever.
 const MOST_RETRIES: u32 = 3;
 
-impl Aliyun {
-    /// The parameters that name the shard of a download.
-    fn place(&self, of: &ShardRef) -> Parameters {
-        let mut parameters = vec![("RegionCode", convert::region(&of.instance))];
-        if convert::is_sharded(&of.instance) {
-            parameters.push(("InstanceName", of.shard.id.clone()));
-            parameters.push(("ClusterName", of.instance.id.clone()));
-        } else {
-            parameters.push(("InstanceName", of.instance.id.clone()));
-        }
-        parameters
-    }
+/// How often a link is asked for that the service has not made yet.
+const LINK_PAUSE: Duration = Duration::from_secs(1);
 
+impl Aliyun {
     /// What a task for `of` is to make.
     pub(super) fn wanted(&self, of: &ShardRef) -> Wanted {
+        let whole = convert::cluster_set(of);
+        let sets = [convert::backup_set(&of.shard)].into_iter().chain(whole);
         Wanted {
-            set: convert::backup_set(&of.shard).to_owned(),
+            sets: sets.map(str::to_owned).collect(),
             folder: self.bucket.as_ref().map(|bucket| bucket.folder(of)),
         }
     }
 
-    /// The download tasks of a shard; only those of the backup set `set`, if given.
-    pub(super) async fn tasks(
+    /// The download tasks of the backup set of `of`.
+    pub(super) async fn tasks_of_set(
         &self,
         of: &ShardRef,
-        set: Option<&str>,
         budget: &mut Budget,
     ) -> Result<Vec<wire::DownloadTask>> {
-        let mut parameters = self.place(of);
-        parameters.extend(set.map(|set| ("BackupSetId", set.to_owned())));
+        let mut refused = None;
+        let namings = self.namings.of(of);
+        for naming in &namings {
+            let mut parameters = naming.place(of);
+            parameters.push(("BackupSetId", naming.set(of)));
+            match self.tasks(&parameters, budget).await {
+                Ok(listed) if listed.is_empty() => refused = Some(None),
+                Ok(listed) => {
+                    self.namings.learn(of, *naming);
+                    return Ok(listed);
+                }
+                Err(Failure::Refused(refusal)) if refusal.may_be_misnamed() => {
+                    refused.get_or_insert(Some(refusal));
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        match refused.flatten() {
+            // Not once was the question understood.
+            Some(refusal) => Err(refusal.error()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// All download tasks of the instance of `of`, of every shard, each with the parameters that name
+    /// its place.
+    async fn tasks_of_instance(
+        &self,
+        of: &ShardRef,
+        budget: &mut Budget,
+    ) -> Result<Vec<(Parameters, wire::DownloadTask)>> {
+        let mut places: Vec<Parameters> = Vec::new();
+        for naming in self.namings.of(of) {
+            match naming {
+                Naming::Instance | Naming::Cluster => places.push(naming.place(of)),
+                Naming::Shard => places.extend(of.backup.shards.iter().map(|shard| {
+                    let shard = shard.clone();
+                    naming.place(&ShardRef {
+                        shard,
+                        ..of.clone()
+                    })
+                })),
+            }
+        }
+        let mut all = Vec::new();
+        let mut refused = None;
+        for place in &places {
+            match self.tasks(place, budget).await {
+                Ok(listed) => all.extend(listed.into_iter().map(|task| (place.clone(), task))),
+                Err(Failure::Refused(refusal)) if refusal.may_be_misnamed() => {
+                    refused = Some(refusal)
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        match refused {
+            Some(refusal) if places.len() == 1 => Err(refusal.error()),
+            _ => Ok(all),
+        }
+    }
+
+    /// The download tasks that `parameters` ask for.
+    async fn tasks(
+        &self,
+        parameters: &Parameters,
+        budget: &mut Budget,
+    ) -> Result<Vec<wire::DownloadTask>, Failure> {
         let read = |answer: wire::Data<wire::Tasks>| {
             let tasks = answer.data.unwrap_or_default();
-            Ok(Page {
-                items: tasks.content.unwrap_or_default().items,
+            Page {
+                items: Some(tasks.content.unwrap_or_default()),
                 total: tasks.total_elements,
-            })
+            }
         };
         let action = Action::DescribeDownloadTask;
-        match self
+        let listed = self
             .client
-            .list(action, &parameters, "CurrentPage", budget, read)
-            .await
-        {
+            .list(action, parameters, "CurrentPage", budget, read);
+        match listed.await {
             Err(Failure::Refused(refusal)) if refusal.is_unknown_task() => Ok(Vec::new()),
-            listed => Ok(listed?),
+            listed => listed,
         }
     }
 
@@ -84,7 +143,8 @@ impl Aliyun {
             return Ok(());
         }
         let action = Action::DescribeDownloadSupport;
-        let answer = self.client.ask(action, &self.place(of), budget).await;
+        let place = Naming::Instance.place(of);
+        let answer = self.client.ask(action, &place, budget).await;
         match answer {
             Ok(wire::Support {
                 supported: Some(false),
@@ -106,27 +166,47 @@ impl Aliyun {
         let checked = self.check_convertible(of, budget).await;
         checked.map_err(without_effect)?;
         // The service would refuse, too; this way it is not even asked.
-        let listed = self.tasks(of, None, budget).await.map_err(without_effect)?;
+        let listed = self.tasks_of_instance(of, budget).await;
+        let listed = listed.map_err(without_effect)?.into_iter();
+        let listed: Vec<_> = listed.map(|(_, task)| task).collect();
         if let Some(other) = tasks::under_way(&listed) {
             return Err(busy(other));
         }
-        match self.convert(of, budget).await {
-            Ok(task) => Ok(task),
-            Err(Failure::Refused(refusal)) if refusal.is(refusal::BUSY) => {
-                self.unblock(of, refusal.error(), budget).await
+        let mut first = None;
+        for naming in self.namings.of(of) {
+            match self.convert(of, naming, budget).await {
+                Ok(task) => {
+                    self.namings.learn(of, naming);
+                    return Ok(task);
+                }
+                Err(Failure::Refused(refusal)) if refusal.is(refusal::BUSY) => {
+                    return self.unblock(of, refusal.error(), budget).await;
+                }
+                // Another way to name it may be the one that the service wants.
+                Err(Failure::Refused(refusal)) if refusal.may_be_misnamed() => {
+                    first.get_or_insert(refusal);
+                }
+                Err(Failure::Refused(refusal)) => return Err(without_effect(refusal.error())),
+                Err(Failure::Failed(error)) => return Err(error),
             }
-            Err(Failure::Refused(refusal)) => Err(without_effect(refusal.error())),
-            Err(Failure::Failed(error)) => Err(error),
         }
+        Err(match first {
+            Some(refusal) => without_effect(refusal.error()),
+            None => Error::new(Kind::Internal, "a shard has no name"),
+        })
     }
 
     /// Asks for the conversion, which is what costs money.
-    async fn convert(&self, of: &ShardRef, budget: &mut Budget) -> Result<Task, Failure> {
-        let set = convert::backup_set(&of.shard);
+    async fn convert(
+        &self,
+        of: &ShardRef,
+        naming: Naming,
+        budget: &mut Budget,
+    ) -> Result<Task, Failure> {
         let zstd = self.format == ArchiveFormat::TarZst;
-        let mut parameters = self.place(of);
+        let mut parameters = naming.place(of);
         parameters.extend([
-            ("BakSetId", set.to_owned()),
+            ("BakSetId", naming.set(of)),
             ("BakSetType", "full".to_owned()),
             ("FormatType", "bson".to_owned()),
             ("UseZstd", zstd.to_string()),
@@ -170,15 +250,19 @@ impl Aliyun {
 
     /// What blocks the instance is waited for, or started again if it has failed.
     async fn unblock(&self, of: &ShardRef, refused: Error, budget: &mut Budget) -> Result<Task> {
-        let listed = self.tasks(of, None, budget).await.map_err(without_effect)?;
+        let listed = self.tasks_of_instance(of, budget).await;
+        let (places, listed): (Vec<_>, Vec<_>) =
+            listed.map_err(without_effect)?.into_iter().unzip();
         if let Some(other) = tasks::under_way(&listed) {
             return Err(busy(other));
         }
-        let Some(failed) = tasks::failed(&listed) else {
+        let Some(at) = tasks::failed(&listed) else {
             return Err(refused);
         };
+        let failed = &listed[at];
         let id = failed.task_id.as_deref().unwrap_or_default();
-        self.retry(of, id, budget).await.map_err(|error| {
+        let again = self.retry(places[at].clone(), id, budget).await;
+        again.map_err(|error| {
             error.context(format!(
                 "starting the failed {} again",
                 tasks::described(failed)
@@ -194,7 +278,7 @@ impl Aliyun {
                 ),
             ));
         }
-        let listed = self.tasks(of, Some(&wanted.set), budget).await;
+        let listed = self.tasks_of_set(of, budget).await;
         let again = tasks::adoptable(&listed.unwrap_or_default(), &wanted);
         let again = again.filter(|task| task.state != TaskState::Expired);
         Ok(again.unwrap_or_else(|| Task {
@@ -206,8 +290,8 @@ impl Aliyun {
         }))
     }
 
-    /// Starts the failed task `id` again, unless that was done too often already.
-    async fn retry(&self, of: &ShardRef, id: &str, budget: &mut Budget) -> Result<()> {
+    /// Starts the failed task `id` at `place` again, unless that was done too often already.
+    async fn retry(&self, place: Parameters, id: &str, budget: &mut Budget) -> Result<()> {
         let times = {
             let mut retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
             let times = retried.entry(id.to_owned()).or_default();
@@ -222,7 +306,7 @@ impl Aliyun {
                 ),
             ));
         }
-        let mut parameters = self.place(of);
+        let mut parameters = place;
         parameters.push(("TaskId", id.to_owned()));
         let action = Action::RetryDownloadTask;
         let answer = self.client.ask(action, &parameters, budget).await;
@@ -245,9 +329,9 @@ impl Aliyun {
         }
         let wanted = self.wanted(of);
         let mut budget = self.client.api.budget();
-        let listed = self.tasks(of, Some(&wanted.set), &mut budget).await?;
+        let listed = self.tasks_of_set(of, &mut budget).await?;
         let best = tasks::adoptable(&listed, &wanted).map(|task| task.state);
-        let failed = tasks::failed(&listed).is_some_and(|task| wanted.is(task));
+        let failed = tasks::failed(&listed).is_some_and(|at| wanted.is(&listed[at]));
         Ok(match best {
             Some(TaskState::Queued | TaskState::Running) => vec![archive],
             None if failed => vec![archive],
@@ -290,14 +374,18 @@ impl Aliyun {
             parameters.push(("ClusterName", of.instance.id.clone()));
         }
         let action = Action::DescribeDownloadBackupSetStorageInfo;
-        let answer = self.client.ask(action, &parameters, budget).await;
-        match answer {
-            Ok(wire::Data {
-                data: Some(storage),
-            }) => tasks::storage_link(storage, self.network, self.allow_http),
-            Ok(wire::Data { data: None }) => {
-                tasks::storage_link(wire::Storage::default(), self.network, self.allow_http)
+        let answer = loop {
+            let answer = self.client.ask(action, &parameters, budget).await;
+            let storage = answer
+                .map(|wire::Data { data }: wire::Data<wire::Storage>| data.unwrap_or_default());
+            // What was made a moment ago may not have its link yet.
+            match storage {
+                Ok(none) if none.is_empty() && budget.afford(LINK_PAUSE) => sleep(LINK_PAUSE).await,
+                storage => break storage,
             }
+        };
+        match answer {
+            Ok(storage) => tasks::storage_link(storage, self.network, self.allow_http),
             Err(Failure::Refused(refusal)) if !refusal.is_forbidden() => {
                 // Which words mean "gone" is not documented; where the task stands is.
                 match self.polled(of, task, budget).await {
@@ -324,7 +412,7 @@ impl Aliyun {
         budget: &mut Budget,
     ) -> Result<Task> {
         let wanted = self.wanted(of);
-        let listed = self.tasks(of, Some(&wanted.set), budget).await?;
+        let listed = self.tasks_of_set(of, budget).await?;
         let same = |found: &&wire::DownloadTask| found.task_id.as_deref() == Some(&*task.id);
         let found = listed.iter().find(same).and_then(tasks::task);
         // A task that was started again may have got a new id.

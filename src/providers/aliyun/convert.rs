@@ -9,7 +9,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use super::oss::Object;
+use super::bucket::Object;
 use super::wire;
 use crate::config::ArchiveFormat;
 use crate::error::{Error, Kind, Result, one_line};
@@ -67,7 +67,7 @@ pub(super) fn is_sharded(of: &Instance) -> bool {
 
 /// The shards of a cluster, sorted by id.
 pub(super) fn nodes(attributes: &wire::Instance) -> Vec<String> {
-    let listed = attributes.shard_list.iter().flat_map(|list| &list.items);
+    let listed = attributes.shard_list.iter().flatten();
     let mut nodes: Vec<String> = listed.filter_map(|node| node.id.clone()).collect();
     nodes.sort_unstable();
     nodes.dedup();
@@ -137,7 +137,7 @@ pub(super) fn piece(
         .backup_status
         .clone()
         .unwrap_or_else(|| "Success".to_owned());
-    let Some(succeeded) = outcome(&status) else {
+    let Some(succeeded) = outcome(&status, listed.is_avail) else {
         return Ok(None);
     };
     let (started, finished) = times(&listed.backup_start_time, &listed.backup_end_time, &set)?;
@@ -211,7 +211,7 @@ pub(super) fn cluster_backup(
         .clone()
         .unwrap_or_else(|| "OK".to_owned());
     let under_way = listed.cluster_backup_end_time.is_none() && listed.progress.is_some();
-    let Some(succeeded) = outcome(&status).filter(|_| !under_way) else {
+    let Some(succeeded) = outcome(&status, listed.is_avail).filter(|_| !under_way) else {
         return Ok(None);
     };
     let (started, finished) = times(
@@ -270,6 +270,11 @@ pub(super) fn backup_set(of: &Shard) -> &str {
 /// The size of a shard's backup set in bytes, where it is known.
 pub(super) fn set_size(of: &Shard) -> Option<&str> {
     of.facts.get(SIZE).map(String::as_str)
+}
+
+/// The id of the cluster's own backup that `of` belongs to, if there is one.
+pub(super) fn cluster_set(of: &ShardRef) -> Option<&str> {
+    is_whole_cluster(of).then_some(of.backup.id.as_str())
 }
 
 /// Whether `of` belongs to a backup of the whole cluster.
@@ -340,14 +345,23 @@ pub(super) fn key(of: &RemoteFile) -> Option<&str> {
     of.facts.get(KEY).map(String::as_str)
 }
 
-/// Whether a backup of this status succeeded; `None` while it is under way.
-fn outcome(status: &str) -> Option<bool> {
-    match status.to_ascii_lowercase().as_str() {
+/// Whether a backup of this status succeeded; `None` while it is under way. Of words that are not
+/// documented, those of failures are known by sight; for any other one it counts what the listing
+/// says of its availability.
+fn outcome(status: &str, is_available: Option<bool>) -> Option<bool> {
+    let status = status.to_ascii_lowercase();
+    match status.as_str() {
         "success" | "ok" | "finished" | "completed" => Some(true),
         "running" | "backuping" | "checking" | "scheduled" | "creating" | "processing" | "init" => {
             None
         }
-        _ => Some(false),
+        word if ["fail", "error", "abnormal", "cancel", "delet", "expired"]
+            .iter()
+            .any(|part| word.contains(part)) =>
+        {
+            Some(false)
+        }
+        _ => Some(is_available != Some(false)),
     }
 }
 

@@ -26,9 +26,9 @@ impl Aliyun {
             ("DBInstanceType", architecture.to_owned()),
         ];
         let action = Action::DescribeDbInstances;
-        let read = |answer: wire::Instances| {
-            let list = answer.instances.map(|list| list.items);
-            page(list, answer.total_count, action)
+        let read = |answer: wire::Instances| Page {
+            items: answer.instances,
+            total: answer.total_count,
         };
         let listed = self
             .client
@@ -48,7 +48,7 @@ impl Aliyun {
         let parameters = vec![("DBInstanceId", of.id.clone())];
         let action = Action::DescribeDbInstanceAttribute;
         let answer: wire::Instances = self.client.ask(action, &parameters, budget).await?;
-        let listed = answer.instances.map(|list| list.items).unwrap_or_default();
+        let listed = answer.instances.unwrap_or_default();
         let found = listed
             .into_iter()
             .find(|one| one.id.as_deref().is_none_or(|id| id == of.id));
@@ -70,9 +70,9 @@ impl Aliyun {
         parameters.extend(node.map(|node| ("NodeId", node.to_owned())));
         parameters.extend(only.map(|id| ("BackupId", id.to_owned())));
         let action = Action::DescribeBackups;
-        let read = |answer: wire::Backups| {
-            let list = answer.backups.map(|list| list.items);
-            page(list, answer.total_count, action)
+        let read = |answer: wire::Backups| Page {
+            items: answer.backups,
+            total: answer.total_count,
         };
         let listed = self
             .client
@@ -90,7 +90,10 @@ impl Aliyun {
         let mut parameters = self.window(of);
         parameters.extend(only.map(|id| ("BackupId", id.to_owned())));
         let action = Action::DescribeClusterBackups;
-        let read = |answer: wire::ClusterBackups| page(answer.cluster_backups, None, action);
+        let read = |answer: wire::ClusterBackups| Page {
+            items: answer.cluster_backups,
+            total: None,
+        };
         let listed = self
             .client
             .list(action, &parameters, "PageNo", budget, read);
@@ -160,9 +163,11 @@ impl Aliyun {
                 .find(|found| found.cluster_backup_id.as_deref() == Some(id));
             cluster.and_then(|found| found.backups).unwrap_or_default()
         } else {
-            let sharded = convert::is_sharded(&of.instance);
-            let node = sharded.then_some(of.shard.id.as_str());
-            let only = Some(set);
+            // Of a sharded cluster only the backups of all shards could be asked for together.
+            let (node, only) = match convert::is_sharded(&of.instance) {
+                true => (Some(of.shard.id.as_str()), None),
+                false => (None, Some(set)),
+            };
             self.node_backups(&of.instance, node, only, budget).await?
         };
         let backup = listed
@@ -178,20 +183,5 @@ impl Aliyun {
         };
         let url = url.ok_or_else(gone)?;
         tasks::link(url.expose(), self.allow_http)
-    }
-}
-
-/// A page of `items`. An answer without a list is no empty one, unless it counts nothing.
-fn page<T>(items: Option<Vec<T>>, total: Option<u64>, action: Action) -> Result<Page<T>> {
-    match (items, total) {
-        (Some(items), total) => Ok(Page { items, total }),
-        (None, Some(0)) => Ok(Page {
-            items: Vec::new(),
-            total,
-        }),
-        (None, _) => Err(Error::new(
-            Kind::Protocol,
-            format!("Alibaba Cloud answered {} without a list", action.name()),
-        )),
     }
 }

@@ -9,12 +9,13 @@
 //! [`client`] and [`convert`].
 
 pub mod actions;
+mod bucket;
 mod client;
 mod conversion;
 mod convert;
 pub mod fees;
 mod listing;
-mod oss;
+mod naming;
 mod refusal;
 mod shards;
 mod sign;
@@ -27,15 +28,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::bucket::Bucket;
 use self::client::Client;
-use self::oss::Bucket;
-use self::sign::Keys;
+use self::naming::Namings;
 use crate::clock::SharedClock;
 use crate::config::{AliyunConfig, ArchiveFormat, Network, ProviderConfig};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Found, Instance, Link, Origin, RemoteFile, ShardRef, Task, TaskState};
 use crate::providers::Provider;
 use crate::providers::http::Api;
+use crate::providers::objects::Keys;
 
 /// One Alibaba Cloud account.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub struct Aliyun {
     allow_http: bool,
     /// Where tasks write, if not behind a link.
     bucket: Option<Bucket>,
+    namings: Namings,
     /// Failed tasks and how often each was started again.
     retried: Mutex<HashMap<String, u32>>,
 }
@@ -77,6 +80,7 @@ impl Aliyun {
             format: config.format,
             allow_http: common.allow_http,
             bucket,
+            namings: Namings::default(),
             retried: Mutex::default(),
         })
     }
@@ -119,7 +123,7 @@ impl Provider for Aliyun {
         let wanted = self.wanted(of);
         let mut budget = self.client.api.budget();
         let listed = self
-            .tasks(of, Some(&wanted.set), &mut budget)
+            .tasks_of_set(of, &mut budget)
             .await
             .map_err(|error| error.context("looking for an existing download task"))?;
         Ok(tasks::adoptable(&listed, &wanted).map_or(Found::Nothing, Found::Task))

@@ -14,6 +14,15 @@ use crate::providers::http::Answer;
 pub(super) const BUSY: &str = "DBS.DownloadTask.OnlyOneRunningOrFailedTask";
 const NO_TASK: &str = "DBS.DownloadTask.CannotFind";
 const NO_SOURCE: &str = "DBS.NotExists";
+/// Codes that tell of an instance or a parameter that the service does not know.
+const MISNAMED: [&str; 6] = [
+    NO_SOURCE,
+    "Forbidden.InstanceNotFound",
+    "DBS.ParamIsInValid",
+    "DBS.DownloadTask.CustinIdNotSupport",
+    "DBS.DownloadTask.CustinNameNotSupport",
+    "DBS.DownloadTask.InstanceInfoNotSupport",
+];
 const SKEWED: &str = "InvalidTimeStamp.Expired";
 const BROKEN: [&str; 3] = ["DBS.InternalError", "InternalError", "ServiceUnavailable"];
 
@@ -57,6 +66,12 @@ impl Refusal {
     /// Whether it says that there is no such download task, or no task ever.
     pub(super) fn is_unknown_task(&self) -> bool {
         self.is(NO_TASK) || self.is(NO_SOURCE)
+    }
+
+    /// Whether it may be about the name of what was asked for, where there are several ways to name
+    /// it.
+    pub(super) fn may_be_misnamed(&self) -> bool {
+        MISNAMED.iter().any(|code| self.is(code))
     }
 
     /// Whether the account may not make this call.
@@ -195,7 +210,7 @@ impl Refusal {
 fn unsupported(code: &str) -> &'static str {
     match code {
         "bakseterror" => {
-            "; only full backups that succeeded and are not encrypted can be converted"
+            "; only full backups that succeeded, are not encrypted and hold no time-series collections can be converted"
         }
         "instancestoragetypenotsupport" => "; only instances on ESSD cloud disks are served",
         "instanceversionnotsupport" => "; its MongoDB version is not served",
@@ -252,7 +267,7 @@ fn envelope(answer: &Answer) -> Envelope {
 }
 
 /// The text of the first element `name`.
-pub(super) fn element(xml: &str, name: &str) -> Option<String> {
+fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once("</")?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())

@@ -16,7 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use crate::error::{Error, Kind, Result};
 use crate::providers::hex::hex;
 use crate::providers::http::Call;
-use crate::secret::Secret;
+use crate::providers::objects::Keys;
 
 const ALGORITHM: &str = "ACS3-HMAC-SHA256";
 
@@ -26,14 +26,6 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
-
-/// An access key, perhaps with the token of temporary credentials.
-#[derive(Debug, Clone)]
-pub(super) struct Keys {
-    pub(super) id: Secret,
-    pub(super) secret: Secret,
-    pub(super) token: Option<Secret>,
-}
 
 /// The canonical query string of `parameters`: sorted by name, percent-encoded.
 pub(super) fn canonical_query(parameters: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
@@ -125,6 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::secret::Secret;
 
     const NONCE: &str = "3156853299f313e23d1673dc12e1703d";
 

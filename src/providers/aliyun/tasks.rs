@@ -42,7 +42,7 @@ pub(super) fn task(listed: &DownloadTask) -> Option<Task> {
         },
         expires: None,
         message: (state == TaskState::Failed).then(|| {
-            "Alibaba Cloud gives no reason; known ones are a passing lack of resources and a database or collection name with a slash".to_owned()
+            "Alibaba Cloud gives no reason; known ones are a passing lack of resources and data that is not supported: time-series collections, names with a slash".to_owned()
         }),
         id,
         state,
@@ -52,8 +52,8 @@ pub(super) fn task(listed: &DownloadTask) -> Option<Task> {
 /// What a task is to make, of which backup set.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    /// The backup set.
-    pub(super) set: String,
+    /// The backup set; for one shard of a cluster, also the cluster's own.
+    pub(super) sets: Vec<String>,
     /// The folder of the own bucket that it writes into; a file behind a link without.
     pub(super) folder: Option<String>,
 }
@@ -72,7 +72,10 @@ impl Wanted {
         let (kind, path) = (listed.target_type.as_deref(), listed.target_path.as_deref());
         kind.is_none_or(|kind| kind.eq_ignore_ascii_case(target))
             && path.is_none_or(same)
-            && listed.bak_set_id.as_deref().is_none_or(|id| id == self.set)
+            && listed
+                .bak_set_id
+                .as_ref()
+                .is_none_or(|id| self.sets.contains(id))
     }
 }
 
@@ -103,12 +106,14 @@ pub(super) fn under_way(listed: &[DownloadTask]) -> Option<&DownloadTask> {
         .find(|listed| matches!(state(listed), TaskState::Queued | TaskState::Running))
 }
 
-/// The newest failed task, whosever it is: the one that blocks its instance.
-pub(super) fn failed(listed: &[DownloadTask]) -> Option<&DownloadTask> {
-    listed
-        .iter()
-        .filter(|listed| state(listed) == TaskState::Failed && listed.task_id.is_some())
-        .max_by_key(|listed| listed.gmt_create)
+/// The place in `listed` of the newest failed task, whosever it is: the one that blocks its instance.
+pub(super) fn failed(listed: &[DownloadTask]) -> Option<usize> {
+    let listed = listed.iter().enumerate();
+    let failed =
+        listed.filter(|(_, task)| state(task) == TaskState::Failed && task.task_id.is_some());
+    failed
+        .max_by_key(|(_, task)| task.gmt_create)
+        .map(|(at, _)| at)
 }
 
 /// `listed` in words for whoever has to wait for it.
@@ -211,7 +216,7 @@ mod tests {
             listed("new", "s", "finished", 4),
         ];
         let wanted = |folder: Option<&str>| Wanted {
-            set: "s".into(),
+            sets: vec!["s".into()],
             folder: folder.map(str::to_owned),
         };
         let adopted = |of: &[DownloadTask]| adoptable(of, &wanted(None)).map(|task| task.id);
@@ -228,7 +233,7 @@ mod tests {
         assert!(adoptable(&others, &wanted(Some("a/c"))).is_none());
         assert!(adoptable(&all, &wanted(Some("a/b"))).is_none());
         assert_eq!(under_way(&all).unwrap().task_id.as_deref(), Some("running"));
-        assert_eq!(failed(&all).unwrap().task_id.as_deref(), Some("failed"));
+        assert_eq!(failed(&all), Some(1));
         assert_eq!(
             described(&all[3]),
             "download task running of backup set s (running, 17 %)"

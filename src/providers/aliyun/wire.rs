@@ -39,9 +39,40 @@ fn link<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> 
     Ok(text(from)?.map(Secret::new))
 }
 
-/// `T`, or nothing whatever else is found.
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
+/// `T`, or nothing for null and text; anything else of another shape is an error.
+fn optional<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Null | Value::String(_) => Ok(None),
+        value => serde_json::from_value(value).map(Some).map_err(strange),
+    }
+}
+
+/// A list, also inside an object that holds nothing else of the kind; null and empty text are
+/// empty ones. Anything else is an error: what is not understood must not pass for nothing.
+fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let items = match Value::deserialize(from)? {
+        Value::Object(fields) => {
+            let mut fields: Vec<Value> = fields.into_iter().map(|(_, value)| value).collect();
+            // The list, or else what stands in its place.
+            fields.sort_by_key(|value| (!value.is_array(), !value.is_null(), value != ""));
+            fields.into_iter().next().unwrap_or(Value::Null)
+        }
+        other => other,
+    };
+    match items {
+        Value::Null => Ok(Some(Vec::new())),
+        Value::String(text) if text.is_empty() => Ok(Some(Vec::new())),
+        items => serde_json::from_value(items).map(Some).map_err(strange),
+    }
+}
+
+/// The decoder's own words would quote the value, which may be a signed link.
+fn strange<E: serde::de::Error>(_: serde_json::Error) -> E {
+    E::custom("another shape than documented")
 }
 
 /// What every answer may carry about its success.
@@ -76,14 +107,8 @@ pub(super) struct Envelope {
 pub(super) struct Instances {
     #[serde(default, deserialize_with = "number")]
     pub(super) total_count: Option<u64>,
-    #[serde(default, rename = "DBInstances")]
-    pub(super) instances: Option<InstanceList>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct InstanceList {
-    #[serde(default, rename = "DBInstance")]
-    pub(super) items: Vec<Instance>,
+    #[serde(default, rename = "DBInstances", deserialize_with = "list")]
+    pub(super) instances: Option<Vec<Instance>>,
 }
 
 /// An instance. The attributes are a superset of what the list has.
@@ -118,15 +143,11 @@ pub(super) struct Instance {
     pub(super) encryption_key: Option<String>,
     #[serde(default, deserialize_with = "flag")]
     pub(super) use_cluster_backup: Option<bool>,
-    #[serde(default, deserialize_with = "lenient")]
-    pub(super) shard_list: Option<ShardList>,
+    #[serde(default, deserialize_with = "list")]
+    pub(super) shard_list: Option<Vec<Node>>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct ShardList {
-    #[serde(default, rename = "ShardAttribute")]
-    pub(super) items: Vec<Node>,
-}
+/// A shard of a cluster.
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Node {
@@ -140,14 +161,8 @@ pub(super) struct Node {
 pub(super) struct Backups {
     #[serde(default, deserialize_with = "number")]
     pub(super) total_count: Option<u64>,
-    #[serde(default)]
-    pub(super) backups: Option<BackupList>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct BackupList {
-    #[serde(default, rename = "Backup")]
-    pub(super) items: Vec<Backup>,
+    #[serde(default, deserialize_with = "list")]
+    pub(super) backups: Option<Vec<Backup>>,
 }
 
 /// A backup of a replica set or of one shard.
@@ -194,7 +209,7 @@ pub(super) struct Backup {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ClusterBackups {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     pub(super) cluster_backups: Option<Vec<ClusterBackup>>,
 }
 
@@ -219,7 +234,7 @@ pub(super) struct ClusterBackup {
     /// Percent, while it is being taken.
     #[serde(default, deserialize_with = "text")]
     pub(super) progress: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "list")]
     pub(super) backups: Option<Vec<Backup>>,
 }
 
@@ -236,7 +251,7 @@ pub(super) struct Data<T: DeserializeOwned> {
     #[serde(
         default = "Option::default",
         rename = "Data",
-        deserialize_with = "lenient"
+        deserialize_with = "optional"
     )]
     pub(super) data: Option<T>,
 }
@@ -247,14 +262,8 @@ pub(super) struct Data<T: DeserializeOwned> {
 pub(super) struct Tasks {
     #[serde(default, deserialize_with = "number")]
     pub(super) total_elements: Option<u64>,
-    #[serde(default, deserialize_with = "lenient")]
-    pub(super) content: Option<TaskList>,
-}
-
-#[derive(Default, Deserialize)]
-pub(super) struct TaskList {
-    #[serde(default, rename = "List")]
-    pub(super) items: Vec<DownloadTask>,
+    #[serde(default, deserialize_with = "list")]
+    pub(super) content: Option<Vec<DownloadTask>>,
 }
 
 /// A download task, as it is listed and as its creation is answered.
@@ -292,6 +301,13 @@ pub(super) struct Storage {
     /// Since 1970, in seconds or in milliseconds.
     #[serde(default, deserialize_with = "number")]
     pub(super) expiration_time: Option<u64>,
+}
+
+impl Storage {
+    /// Whether there is no link in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.public_url.is_none() && self.private_url.is_none()
+    }
 }
 
 /// What a list may name twice.
@@ -343,7 +359,45 @@ mod tests {
     }
 
     #[test]
-    fn data_of_another_shape_is_absent() {
+    fn lists_may_be_empty_in_many_ways_but_nothing_else() {
+        let listed = |inner: &str| {
+            let json = format!(r#"{{"TotalCount":"0","Backups":{inner}}}"#);
+            let answer: Result<Backups, _> = serde_json::from_str(&json);
+            answer.map(|answer| answer.backups.map(|list| list.len()))
+        };
+        for empty in [
+            "null",
+            r#""""#,
+            "{}",
+            "[]",
+            r#"{"Backup":[]}"#,
+            r#"{"Backup":null}"#,
+            r#"{"Backup":""}"#,
+        ] {
+            assert_eq!(listed(empty).unwrap(), Some(0), "{empty}");
+        }
+        for one in [
+            r#"{"Backup":[{"BackupId":1}]}"#,
+            r#"[{"BackupId":1}]"#,
+            r#"{"Also":{},"Backup":[{"New":{}}]}"#,
+        ] {
+            assert_eq!(listed(one).unwrap(), Some(1), "{one}");
+        }
+        for other in [
+            "7",
+            "true",
+            r#""none""#,
+            r#"{"Backup":"none"}"#,
+            r#"{"Backup":[7]}"#,
+        ] {
+            assert!(listed(other).is_err(), "{other}");
+        }
+        let absent: Backups = serde_json::from_str("{}").unwrap();
+        assert!(absent.backups.is_none());
+    }
+
+    #[test]
+    fn data_may_be_absent_but_not_of_another_shape() {
         for json in [
             "{}",
             r#"{"Data":null}"#,
@@ -355,6 +409,10 @@ mod tests {
                 tasks.data.is_none_or(|tasks| tasks.content.is_none()),
                 "{json}"
             );
+        }
+        // A task that is not understood may be the very one that must not be made twice.
+        for json in [r#"{"Data":{"Content":{"List":[1]}}}"#, r#"{"Data":7}"#] {
+            assert!(serde_json::from_str::<Data<Tasks>>(json).is_err(), "{json}");
         }
         let support: Support = serde_json::from_str(r#"{"Data":"True"}"#).unwrap();
         assert_eq!(support.supported, Some(true));

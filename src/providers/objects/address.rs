@@ -17,6 +17,11 @@ pub(super) fn escaped(text: &str) -> String {
     utf8_percent_encode(text, VALUE).to_string()
 }
 
+/// `key` with everything escaped but unreserved characters and slashes.
+pub(super) fn escaped_key(key: &str) -> String {
+    utf8_percent_encode(key, KEY).to_string()
+}
+
 /// The address of the object at `key`: `<base>/<key>`. `None` if there is no such address.
 pub(super) fn of_key(base: &Url, key: &str) -> Option<Url> {
     // In an address `.` and `..` mean other folders: such a key keeps its slashes escaped, which a
@@ -24,7 +29,7 @@ pub(super) fn of_key(base: &Url, key: &str) -> Option<Url> {
     let dots = key.split('/').any(|part| matches!(part, "." | ".."));
     let key = match dots {
         true => escaped(key),
-        false => utf8_percent_encode(key, KEY).to_string(),
+        false => escaped_key(key),
     };
     let base = base.as_str().trim_end_matches('/');
     let text = format!("{base}/{key}");
@@ -54,6 +59,16 @@ pub(super) fn host(url: &Url) -> String {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     }
+}
+
+/// `pairs` in the order of their names.
+pub(super) fn sorted(pairs: &[(impl AsRef<str>, impl AsRef<str>)]) -> Vec<(&str, &str)> {
+    let mut pairs: Vec<(&str, &str)> = pairs
+        .iter()
+        .map(|(name, value)| (name.as_ref(), value.as_ref()))
+        .collect();
+    pairs.sort_unstable();
+    pairs
 }
 
 /// `pairs` as a query.

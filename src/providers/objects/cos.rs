@@ -7,10 +7,59 @@
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha1::{Digest, Sha1};
+use url::Url;
 
-use super::Keys;
-use super::address::escaped;
+use super::address::{self, escaped};
+use super::{Cures, Keys};
 use crate::providers::hex::hex;
+
+/// What to do about its refusals.
+pub(super) const CURES: Cures = Cures {
+    bucket: "check `bucket`, with its APPID, and `region`",
+    id: "check `secret_id`",
+    secret: "check `secret_key`",
+    token: "renew `token` together with its keys",
+    permission: "allow this key to list and read the bucket (cos:GetBucket, cos:GetObject), and this machine's address to reach it",
+};
+const TOKEN: &str = "x-cos-security-token";
+
+/// The query that lets anybody GET `url` from `start` to `end`.
+pub(super) fn link(url: &Url, keys: &Keys, start: Timestamp, end: Timestamp) -> String {
+    let token = keys.token.as_ref().map(|token| (TOKEN, token.expose()));
+    let parameters: Vec<(&str, &str)> = token.into_iter().collect();
+    let proof = Request {
+        method: "get",
+        path: &address::decoded_path(url),
+        parameters: &parameters,
+        headers: &[("host", &address::host(url))],
+    }
+    .signed(keys, start, end);
+    address::query(&proof.into_pairs(&parameters))
+}
+
+/// Headers that sign a GET of `url` with `parameters`.
+pub(super) fn headers(
+    url: &Url,
+    parameters: &[(&str, &str)],
+    keys: &Keys,
+    start: Timestamp,
+    end: Timestamp,
+) -> Vec<(&'static str, String)> {
+    let host = address::host(url);
+    let token = keys.token.as_ref().map(|token| (TOKEN, token.expose()));
+    let mut signed = vec![("host", host.as_str())];
+    signed.extend(token);
+    let proof = Request {
+        method: "get",
+        path: &address::decoded_path(url),
+        parameters,
+        headers: &signed,
+    }
+    .signed(keys, start, end);
+    let mut headers = vec![("authorization", proof.into_header())];
+    headers.extend(token.map(|(name, token)| (name, token.to_owned())));
+    headers
+}
 
 /// What is signed of a request.
 #[derive(Debug)]

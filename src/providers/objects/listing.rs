@@ -33,19 +33,25 @@ pub(super) struct Page {
     pub(super) folders: Vec<String>,
     truncated: bool,
     next_marker: Option<String>,
+    next_token: Option<String>,
 }
 
 impl Page {
-    /// The marker of the page after this one, which was asked for with `marker`.
-    pub(super) fn next(&self, marker: &str) -> Result<Option<String>> {
+    /// Where the page after this one begins, which itself began at `from`: at a token that the store
+    /// gives, or behind a name.
+    pub(super) fn next(&self, from: &str, by_token: bool) -> Result<Option<String>> {
         if !self.truncated {
             return Ok(None);
         }
         let last = self.objects.last().map(|object| &object.key);
-        let next = self.next_marker.as_ref().or(last.max(self.folders.last()));
+        let marker = self.next_marker.as_ref().or(last.max(self.folders.last()));
+        let next = match by_token {
+            true => self.next_token.as_ref().filter(|token| *token != from),
+            false => marker.filter(|marker| marker.as_str() > from),
+        };
         match next {
-            Some(next) if next.as_str() > marker => Ok(Some(next.clone())),
-            _ => Err(Error::new(
+            Some(next) => Ok(Some(next.clone())),
+            None => Err(Error::new(
                 Kind::Protocol,
                 "the store says that its list goes on, but not where",
             )),
@@ -59,6 +65,7 @@ struct Listed {
     encoding_type: Option<String>,
     is_truncated: bool,
     next_marker: Option<String>,
+    next_token: Option<String>,
     prefixes: Vec<String>,
     contents: Vec<Contents>,
 }
@@ -83,8 +90,13 @@ impl Listed {
             match (inside, value) {
                 (["Contents"], None) => all.contents.push(Contents::default()),
                 (["EncodingType"], Some(value)) => all.encoding_type = Some(value.to_owned()),
-                (["IsTruncated"], Some(value)) => all.is_truncated = value.trim() == "true",
+                (["IsTruncated"], Some(value)) => {
+                    all.is_truncated = value.trim().eq_ignore_ascii_case("true");
+                }
                 (["NextMarker"], Some(value)) => all.next_marker = Some(value.to_owned()),
+                (["NextContinuationToken"], Some(value)) => {
+                    all.next_token = Some(value.to_owned());
+                }
                 (["CommonPrefixes", "Prefix"], Some(value)) => {
                     all.prefixes.push(value.to_owned());
                 }
@@ -171,12 +183,14 @@ pub(super) fn read(answer: &Answer) -> Result<Page> {
         true => percent_decode_str(text).decode_utf8().map(Into::into),
         false => Ok(text.to_owned()),
     };
+    let next = |place: &Option<String>| match place.as_deref().map(str::trim) {
+        Some(place) if !place.is_empty() => plain(place).map(Some).map_err(|_| strange()),
+        _ => Ok(None),
+    };
     let mut page = Page {
         truncated: listed.is_truncated,
-        next_marker: match listed.next_marker.as_deref() {
-            Some(marker) if !marker.is_empty() => Some(plain(marker).map_err(|_| strange())?),
-            _ => None,
-        },
+        next_marker: next(&listed.next_marker)?,
+        next_token: next(&listed.next_token)?,
         ..Page::default()
     };
     for contents in &listed.contents {
@@ -269,10 +283,10 @@ mod tests {
         assert_eq!(page.objects[1].key, "p/sp ace+plus%25");
         assert_eq!((page.objects[1].size, page.objects[1].modified), (17, None));
         assert_eq!(
-            page.next("p/").unwrap().as_deref(),
+            page.next("p/", false).unwrap().as_deref(),
             Some("p/sp ace+plus%25")
         );
-        assert!(page.next("q").is_err(), "going backwards has no end");
+        assert!(page.next("q", false).is_err(), "going backwards has no end");
     }
 
     #[test]
@@ -282,7 +296,7 @@ mod tests {
             "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
         ));
         let empty = empty.unwrap();
-        assert!(empty.objects.is_empty() && empty.next("").unwrap().is_none());
+        assert!(empty.objects.is_empty() && empty.next("", false).unwrap().is_none());
         let key = |text: &str| {
             let body = format!(
                 "<ListBucketResult><Contents><Key>{text}</Key><Size>1</Size></Contents></ListBucketResult>"
@@ -296,12 +310,22 @@ mod tests {
     #[test]
     fn a_truncated_list_without_marker_goes_on_behind_its_last_entry() {
         let page = read(&answer(200, "<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key><Size>1</Size></Contents><CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes></ListBucketResult>")).unwrap();
-        assert_eq!(page.next("").unwrap().as_deref(), Some("b/"));
+        assert_eq!(page.next("", false).unwrap().as_deref(), Some("b/"));
         let lost = read(&answer(
             200,
             "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
         ));
-        assert!(lost.unwrap().next("").is_err());
+        assert!(lost.unwrap().next("", false).is_err());
+    }
+
+    #[test]
+    fn a_token_leads_to_the_next_page_but_never_to_itself() {
+        let body = "<ListBucketResult><IsTruncated>True</IsTruncated><EncodingType>url</EncodingType><NextContinuationToken> ZGly%3D </NextContinuationToken><Contents><Key>z</Key><Size>1</Size></Contents></ListBucketResult>";
+        let page = read(&answer(200, body)).unwrap();
+        assert_eq!(page.next("", true).unwrap().as_deref(), Some("ZGly="));
+        assert!(page.next("ZGly=", true).is_err());
+        let lost = body.replace("Continuation", "");
+        assert!(read(&answer(200, &lost)).unwrap().next("", true).is_err());
     }
 
     #[test]

@@ -2,19 +2,21 @@
 //!
 //! A [`Bucket`] is reached at its own base address, keys follow it, so that private gateways work
 //! too; OpenDAL puts the bucket before the host, which rules those out. Listings are asked through
-//! the same retries as API calls; a link is a pre-signed GET that this machine signs by itself.
+//! the same retries as API calls; a link is a pre-signed GET that this machine signs by itself. What
+//! differs from store to store is its [`Flavour`].
 
 mod address;
 mod cos;
 mod listing;
+mod oss;
 
 use std::fmt;
 
 use async_trait::async_trait;
+use http::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
-use self::cos::Request;
 pub use self::listing::Object;
 use self::listing::{Page, complaint};
 use crate::clock::SharedClock;
@@ -24,7 +26,7 @@ use crate::model::{Link, LinkMode};
 use crate::providers::http::{Answer, Api, Budget, Call, Dialect, Verdict};
 use crate::secret::{SafeUrl, Secret};
 
-/// Objects asked for per page: the most that COS gives.
+/// Objects asked for per page: the most that any of the stores gives.
 const PAGE: &str = "1000";
 /// More pages than a backup has.
 const MOST_PAGES: u32 = 10_000;
@@ -36,7 +38,7 @@ const LISTING_LIFE: SignedDuration = SignedDuration::from_mins(10);
 /// How long a link is valid.
 const LINK_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
-/// The keys that open a bucket.
+/// An access key.
 #[derive(Debug, Clone)]
 pub struct Keys {
     /// Names the key.
@@ -47,20 +49,47 @@ pub struct Keys {
     pub token: Option<Secret>,
 }
 
-/// One bucket of Tencent COS.
+/// Whose store a bucket is in: how its pages follow each other, how requests are signed, and what
+/// its refusals mean.
+#[derive(Debug, Clone)]
+pub enum Flavour {
+    /// Tencent COS.
+    Cos,
+    /// Alibaba Cloud OSS.
+    Oss(Named),
+}
+
+/// What the signatures of OSS cover, whatever the address.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// The bucket's name.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+}
+
+/// One bucket.
 pub struct Bucket {
     api: Api,
     base: Url,
     keys: Keys,
+    flavour: Flavour,
 }
 
 impl Bucket {
     /// The bucket at `base`; asks nothing yet.
-    pub fn new(config: &ProviderConfig, base: Url, keys: Keys, clock: SharedClock) -> Result<Self> {
+    pub fn new(
+        config: &ProviderConfig,
+        base: Url,
+        keys: Keys,
+        flavour: Flavour,
+        clock: SharedClock,
+    ) -> Result<Self> {
         Ok(Bucket {
             api: Api::new(config, clock)?,
             base,
             keys,
+            flavour,
         })
     }
 
@@ -94,21 +123,18 @@ impl Bucket {
                 "an object has a key that no address can name",
             )
         })?;
-        let host = address::host(&url);
-        let token = self.keys.token.as_ref().map(Secret::expose);
-        let parameters: Vec<(&str, &str)> = token
-            .map(|token| ("x-cos-security-token", token))
-            .into_iter()
-            .collect();
-        let proof = Request {
-            method: "get",
-            path: &address::decoded_path(&url),
-            parameters: &parameters,
-            headers: &[("host", &host)],
-        }
-        .signed(&self.keys, now - EARLY, end);
-        let url = format!("{url}?{}", address::query(&proof.into_pairs(&parameters)));
-        let url = SafeUrl::parse(&url)
+        let query = match &self.flavour {
+            Flavour::Cos => cos::link(&url, &self.keys, now - EARLY, end),
+            Flavour::Oss(named) => {
+                let signer = oss::Signer {
+                    keys: &self.keys,
+                    named,
+                    now,
+                };
+                address::query(&signer.link(key, LINK_LIFE.as_secs()))
+            }
+        };
+        let url = SafeUrl::parse(&format!("{url}?{query}"))
             .map_err(|why| Error::new(Kind::Internal, format!("an own link {why}")))?;
         Ok(Link {
             url,
@@ -120,16 +146,17 @@ impl Bucket {
 
     async fn list(&self, prefix: &str, delimiter: &str, budget: &mut Budget) -> Result<Page> {
         let listing = |error: Error| error.context(format!("listing {}", one_line(prefix)));
+        let by_token = matches!(self.flavour, Flavour::Oss(_));
         let mut all = Page::default();
-        let mut marker = String::new();
+        let mut from = String::new();
         for _page in 0..MOST_PAGES {
-            let page = self.page(prefix, delimiter, &marker, budget).await;
+            let page = self.page(prefix, delimiter, &from, budget).await;
             let page = page.map_err(listing)?;
-            let next = page.next(&marker).map_err(listing)?;
+            let next = page.next(&from, by_token).map_err(listing)?;
             all.objects.extend(page.objects);
             all.folders.extend(page.folders);
             match next {
-                Some(next) => marker = next,
+                Some(next) => from = next,
                 None => return Ok(all),
             }
         }
@@ -139,33 +166,84 @@ impl Bucket {
         )))
     }
 
-    /// One page of "GET Bucket (List Objects)", cloud.tencent.com/document/product/436/7734.
+    /// One page of "GET Bucket (List Objects)", cloud.tencent.com/document/product/436/7734, or of
+    /// "ListObjectsV2", alibabacloud.com/help/en/oss.
     async fn page(
         &self,
         prefix: &str,
         delimiter: &str,
-        marker: &str,
+        from: &str,
         budget: &mut Budget,
     ) -> Result<Page> {
-        let parameters = [
+        let mut parameters = vec![
             ("delimiter", delimiter),
             ("encoding-type", "url"),
-            ("marker", marker),
             ("max-keys", PAGE),
             ("prefix", prefix),
         ];
+        match &self.flavour {
+            Flavour::Cos => parameters.push(("marker", from)),
+            Flavour::Oss(_) => {
+                parameters.extend([("list-type", "2"), ("continuation-token", from)]);
+            }
+        }
+        // An empty one says nothing, and is signed in several ways by official clients.
+        parameters.retain(|(_, value)| !value.is_empty());
         let mut url = address::of_bucket(&self.base);
         url.set_query(Some(&address::query(&parameters)));
         let question = Question {
-            keys: &self.keys,
+            bucket: self,
             parameters: &parameters,
         };
         let answer = self.api.call(&Call::get(url), &question, budget).await?;
         match answer.status.is_success() {
             true => listing::read(&answer),
-            false => Err(refused(&answer)),
+            false => Err(self.refused(&answer)),
         }
     }
+
+    /// A refused listing as an error with its cure. Codes: "Error Codes",
+    /// cloud.tencent.com/document/product/436/7730, and "Error codes", alibabacloud.com/help/en/oss.
+    fn refused(&self, answer: &Answer) -> Error {
+        let (code, message) = complaint(answer);
+        let Cures {
+            bucket,
+            id,
+            secret,
+            token,
+            permission,
+        } = match &self.flavour {
+            Flavour::Cos => cos::CURES,
+            Flavour::Oss(_) => oss::CURES,
+        };
+        let (kind, cure) = match (answer.status.as_u16(), code.as_str()) {
+            (_, "NoSuchBucket") => (Kind::Config, bucket),
+            (_, "InvalidAccessKeyId") => (Kind::Credentials, id),
+            (_, "SignatureDoesNotMatch") => (Kind::Credentials, secret),
+            (_, "RequestTimeTooSkewed") => (Kind::Credentials, "set this machine's clock"),
+            (_, "ExpiredToken" | "SecurityTokenExpired" | "InvalidSecurityToken") => {
+                (Kind::Credentials, token)
+            }
+            (401 | 403, _) => (Kind::Credentials, permission),
+            _ => (Kind::Protocol, "check `endpoint`, `bucket` and `region`"),
+        };
+        let said = match (code.as_str(), message.as_str()) {
+            ("", "") => answer.status.to_string(),
+            (code, message) => format!("{} {code} {message}", answer.status.as_u16()),
+        };
+        let said = one_line(&said);
+        let (origin, said) = (&answer.origin, said.trim_end_matches('.'));
+        Error::new(kind, format!("{origin} refuses: {said}; {cure}"))
+    }
+}
+
+/// What to do about refusals, in the words of the account's configuration.
+struct Cures {
+    bucket: &'static str,
+    id: &'static str,
+    secret: &'static str,
+    token: &'static str,
+    permission: &'static str,
 }
 
 impl fmt::Debug for Bucket {
@@ -178,7 +256,7 @@ impl fmt::Debug for Bucket {
 
 /// One listing on its way.
 struct Question<'a> {
-    keys: &'a Keys,
+    bucket: &'a Bucket,
     parameters: &'a [(&'a str, &'a str)],
 }
 
@@ -194,25 +272,22 @@ impl Dialect for Question<'_> {
         now: Timestamp,
         _budget: &mut Budget,
     ) -> Result<()> {
-        let host = address::host(&call.url);
-        let token = self.keys.token.as_ref().map(Secret::expose);
-        let mut headers = vec![("host", host.as_str())];
-        headers.extend(token.map(|token| ("x-cos-security-token", token)));
-        let proof = Request {
-            method: "get",
-            path: &address::decoded_path(&call.url),
-            parameters: self.parameters,
-            headers: &headers,
-        }
-        .signed(self.keys, now - EARLY, now + LISTING_LIFE);
-        if let Some(token) = token {
-            let words = "a token holds a character that cannot be sent";
+        let keys = &self.bucket.keys;
+        let headers = match &self.bucket.flavour {
+            Flavour::Cos => {
+                let (start, end) = (now - EARLY, now + LISTING_LIFE);
+                cos::headers(&call.url, self.parameters, keys, start, end)
+            }
+            Flavour::Oss(named) => oss::Signer { keys, named, now }.headers(self.parameters),
+        };
+        for (name, value) in headers {
+            let words = "an access key or token holds a character that cannot be sent";
             let mut value =
-                http::HeaderValue::from_str(token).map_err(|_| Error::new(Kind::Config, words))?;
+                HeaderValue::from_str(&value).map_err(|_| Error::new(Kind::Config, words))?;
             value.set_sensitive(true);
-            call.headers.insert("x-cos-security-token", value);
+            call.headers.insert(HeaderName::from_static(name), value);
         }
-        call.authorize(&proof.into_header())
+        Ok(())
     }
 
     fn judge(&self, answer: &Answer, signed_again: &mut bool) -> Verdict {
@@ -230,35 +305,4 @@ impl Dialect for Question<'_> {
             _ => Verdict::of_status(answer.status),
         }
     }
-}
-
-/// A refused listing as an error with its cure. Codes: "Error Codes",
-/// cloud.tencent.com/document/product/436/7730.
-fn refused(answer: &Answer) -> Error {
-    let (code, message) = complaint(answer);
-    let (kind, cure) = match (answer.status.as_u16(), code.as_str()) {
-        (_, "NoSuchBucket") => (Kind::Config, "check `bucket`, with its APPID, and `region`"),
-        (_, "InvalidAccessKeyId") => (Kind::Credentials, "check `secret_id`"),
-        (_, "SignatureDoesNotMatch") => (Kind::Credentials, "check `secret_key`"),
-        (_, "RequestTimeTooSkewed") => (Kind::Credentials, "set this machine's clock"),
-        (_, "ExpiredToken") => (Kind::Credentials, "renew `token` together with its keys"),
-        (401 | 403, _) => (
-            Kind::Credentials,
-            "allow this key to list and read the bucket (cos:GetBucket, cos:GetObject), and this machine's address to reach it",
-        ),
-        _ => (Kind::Protocol, "check `endpoint`, `bucket` and `region`"),
-    };
-    let said = match (code.as_str(), message.as_str()) {
-        ("", "") => answer.status.to_string(),
-        (code, message) => format!("{} {code} {message}", answer.status.as_u16()),
-    };
-    let said = one_line(&said);
-    Error::new(
-        kind,
-        format!(
-            "{} refuses: {}; {cure}",
-            answer.origin,
-            said.trim_end_matches('.')
-        ),
-    )
 }

@@ -11,7 +11,7 @@ use crate::config::{CosConfig, ProviderConfig, TencentConfig};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Facts, Instance, Link, Origin, RemoteFile, Shard, ShardRef, Size};
 use crate::providers::http::Budget;
-use crate::providers::objects::{Bucket, Keys};
+use crate::providers::objects::{Bucket, Flavour, Keys};
 
 /// Fact of an instance: its replica sets that have a folder.
 const SETS: &str = "cos-replica-sets";
@@ -47,7 +47,7 @@ impl Folders {
         };
         let slash = if config.root.is_empty() { "" } else { "/" };
         Ok(Folders {
-            bucket: Bucket::new(common, config.endpoint.clone(), keys, clock)?,
+            bucket: Bucket::new(common, config.endpoint.clone(), keys, Flavour::Cos, clock)?,
             root: format!("{}{slash}", config.root),
         })
     }

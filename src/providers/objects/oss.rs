@@ -6,32 +6,33 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-use crate::providers::aliyun::sign::{Keys, canonical_query};
+use super::address::{escaped_key, query, sorted};
+use super::{Cures, Keys, Named};
 use crate::providers::hex::hex;
 
 const ALGORITHM: &str = "OSS4-HMAC-SHA256";
-/// Everything but unreserved characters; the slashes of a key stay.
-pub(super) const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'/')
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+
+/// What to do about its refusals.
+pub(super) const CURES: Cures = Cures {
+    bucket: "check `bucket` and `region` of `[provider.oss]`",
+    id: "check `access_key_id`",
+    secret: "check `access_key_secret`, and that `endpoint` leads to `bucket`",
+    token: "renew `security_token` together with its keys",
+    permission: "grant the RAM user oss:ListObjects and oss:GetObject on the bucket of `[provider.oss]`",
+};
 
 /// Where and when a signature is valid, and whose it is.
 pub(super) struct Signer<'a> {
     pub(super) keys: &'a Keys,
-    pub(super) region: &'a str,
-    pub(super) bucket: &'a str,
+    pub(super) named: &'a Named,
     pub(super) now: Timestamp,
 }
 
 impl Signer<'_> {
     /// Query parameters that let anybody GET the object at `key` for `seconds`.
-    pub(super) fn link(&self, key: &str, seconds: u64) -> Vec<(&'static str, String)> {
+    pub(super) fn link(&self, key: &str, seconds: i64) -> Vec<(&'static str, String)> {
         let mut query = vec![
             ("x-oss-signature-version", ALGORITHM.to_owned()),
             ("x-oss-credential", self.credential()),
@@ -46,7 +47,7 @@ impl Signer<'_> {
     }
 
     /// Headers that sign a GET of the bucket itself with `query`, the Authorization header last.
-    pub(super) fn headers(&self, query: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
+    pub(super) fn headers(&self, query: &[(&str, &str)]) -> Vec<(&'static str, String)> {
         let mut headers = vec![
             ("x-oss-content-sha256", "UNSIGNED-PAYLOAD".to_owned()),
             ("x-oss-date", self.date()),
@@ -63,10 +64,10 @@ impl Signer<'_> {
     fn signature(
         &self,
         key: &str,
-        query: &[(&'static str, String)],
+        parameters: &[(impl AsRef<str>, impl AsRef<str>)],
         headers: &[(&'static str, String)],
     ) -> String {
-        let path = format!("/{}/{key}", self.bucket);
+        let path = format!("/{}/{key}", self.named.bucket);
         let lines: String = headers
             .iter()
             .map(|(name, value)| format!("{name}:{value}\n"))
@@ -74,8 +75,8 @@ impl Signer<'_> {
         // No header but those of OSS itself is signed: the list of others is empty.
         let request = format!(
             "GET\n{}\n{}\n{lines}\n\nUNSIGNED-PAYLOAD",
-            utf8_percent_encode(&path, IN_KEY),
-            canonical_query(query),
+            escaped_key(&path),
+            query(&sorted(parameters)),
         );
         let text = format!(
             "{ALGORITHM}\n{}\n{}\n{}",
@@ -96,7 +97,7 @@ impl Signer<'_> {
 
     fn scope(&self) -> String {
         let day = self.now.strftime("%Y%m%d");
-        format!("{day}/{}/oss/aliyun_v4_request", self.region)
+        format!("{day}/{}/oss/aliyun_v4_request", self.named.region)
     }
 
     fn date(&self) -> String {
@@ -117,6 +118,13 @@ mod tests {
 
     const KEY: &str = "dir a/b+c~d*e&f.tar.zst";
 
+    fn named(bucket: &str) -> Named {
+        Named {
+            bucket: bucket.into(),
+            region: "cn-hangzhou".into(),
+        }
+    }
+
     fn signature(token: Option<&str>, of: impl Fn(&Signer<'_>) -> String) -> String {
         let keys = Keys {
             id: Secret::new("LTAI5tSimAccessKeyId01"),
@@ -125,8 +133,7 @@ mod tests {
         };
         of(&Signer {
             keys: &keys,
-            region: "cn-hangzhou",
-            bucket: "sim-bucket",
+            named: &named("sim-bucket"),
             now: "2026-03-28T08:00:00Z".parse().unwrap(),
         })
     }
@@ -146,8 +153,11 @@ mod tests {
         );
         let download = |signer: &Signer<'_>| {
             let key = "dt-sim00001/dbs_target_file_path/dds-bp1sim_20260328.tar.zst";
-            let bucket = "dbs-1234567890123456-cn-hangzhou-1iv12nblwsim";
-            let signer = Signer { bucket, ..*signer };
+            let named = named("dbs-1234567890123456-cn-hangzhou-1iv12nblwsim");
+            let signer = Signer {
+                named: &named,
+                ..*signer
+            };
             signer.link(key, 7200).pop().unwrap().1
         };
         assert_eq!(
@@ -159,7 +169,7 @@ mod tests {
                 ("x-oss-content-sha256", "UNSIGNED-PAYLOAD".to_owned()),
                 ("x-oss-date", signer.date()),
             ];
-            signer.signature(KEY, &[], &headers)
+            signer.signature(KEY, &[] as &[(&str, &str)], &headers)
         };
         assert_eq!(
             signature(None, get),
@@ -170,7 +180,7 @@ mod tests {
     #[test]
     fn a_listing_is_signed_in_a_header() {
         let header = signature(Some("token"), |signer| {
-            let headers = signer.headers(&[("list-type", "2".to_owned())]);
+            let headers = signer.headers(&[("list-type", "2")]);
             assert_eq!(headers[2], ("x-oss-security-token", "token".to_owned()));
             headers.last().unwrap().1.clone()
         });
