@@ -158,7 +158,7 @@ fn without_dev_fuse_the_line_says_what_to_do() {
     let place = world.mountpoint.to_str().unwrap().to_owned();
     let config = world.write_config();
     let output = std::process::Command::new("unshare")
-        .args(["--mount", "bash", "-c"])
+        .args(["--map-root-user", "--mount", "bash", "-c"])
         .arg(format!(
             "mount -t tmpfs none /dev && exec '{}' --config '{}' --log-level error mount '{place}'",
             crate::world::binary(),

@@ -197,7 +197,7 @@ fn links_that_live_two_seconds_bring_a_whole_copy() {
     );
     let copy = world.dir.path().join("copy");
     sh(&format!(
-        "cp '{}' '{}'",
+        "cp -f '{}' '{}'",
         archive(&world).display(),
         copy.display()
     ));

@@ -26,7 +26,7 @@ fn trouble(knobs: Knobs) -> (World, Content) {
 fn is_copied(world: &World, content: &Content, tasks: u64) {
     let copy = world.dir.path().join("copy");
     sh(&format!(
-        "cp '{}' '{}'",
+        "cp -f '{}' '{}'",
         tar(world).display(),
         copy.display()
     ));
