@@ -42,7 +42,9 @@ pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> 
         last_modified: text(headers, &LAST_MODIFIED),
         size: accepted.learnt,
     };
-    if validator.etag.is_none() && validator.last_modified.is_none() {
+    let is_named = validator.etag.is_some() || validator.last_modified.is_some();
+    // Where there is no byte, none can be of another version.
+    if !is_named && validator.size > 0 {
         warn!(
             "the store names no version (neither ETag nor Last-Modified): only the size is pinned"
         );

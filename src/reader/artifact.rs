@@ -28,8 +28,10 @@ use crate::model::{ArtifactKey, Validator};
 /// A block found damaged is fetched again; a disk that damages every block must not loop for ever.
 const DAMAGE_LIMIT: u32 = 8;
 
-/// The largest request for bytes that a reader already waits for: it should arrive soon.
-const DEMAND_PART: u64 = 1 << 20;
+/// The largest request for bytes that a reader already waits for: it should arrive soon. What the
+/// kernel asks at once, 1 MiB, touches one block more unless it is aligned, and that is not worth
+/// a request of its own.
+const DEMAND_PART: u64 = (1 << 20) + BLOCK_SIZE;
 
 /// A pinned version being read.
 #[derive(Debug)]

@@ -6,16 +6,15 @@ mod folders;
 mod readings;
 mod refusals;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use mongo_backupfs::sim::tencent::{Backup, Instance, Knobs, Method};
 use mongo_backupfs::sim::{Content, Sim, SimBuilder};
 
-use crate::world::{World, eventually, sh, sha256_of};
+use crate::world::{World, attribute, digests, eventually, sh, sha256_of};
 
 const REPLICA_SET: &str = "cmgo-replica1";
 const CLUSTER: &str = "cmgo-sharded1";
@@ -62,28 +61,6 @@ fn tar(world: &World) -> PathBuf {
     let shard = format!("{REPLICA_SET}_0");
     let latest = root(world).join(REPLICA_SET).join("latest");
     latest.join(&shard).join(format!("{shard}.tar"))
-}
-
-fn attribute(path: &Path, name: &str) -> String {
-    let path = path.display();
-    sh(&format!(
-        "getfattr --only-values -n user.backupfs.{name} '{path}'"
-    ))
-}
-
-/// SHA-256 of every file below `dir`, by its path.
-fn digests(dir: &Path) -> BTreeMap<String, String> {
-    let script = format!(
-        "cd '{}' && find -L . -type f -print0 | sort -z | xargs -0 -r sha256sum -z | tr '\\0' '\\n'",
-        dir.display()
-    );
-    sh(&script)
-        .lines()
-        .map(|line| {
-            let (digest, path) = line.split_once("  ").unwrap();
-            (path.trim_start_matches("./").to_owned(), digest.to_owned())
-        })
-        .collect()
 }
 
 #[test]

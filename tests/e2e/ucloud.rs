@@ -13,7 +13,7 @@ use mongo_backupfs::sim::ucloud::{
 };
 use mongo_backupfs::sim::{Content, Fault, Rule, Side, SimBuilder};
 
-use crate::world::{World, eventually, sh, sha256_of};
+use crate::world::{World, attribute, digests, eventually, sh, sha256_of};
 
 const SET: &str = "umongodb-set";
 const CLUSTER: &str = "umongodb-cluster";
@@ -59,26 +59,6 @@ fn root(world: &World) -> PathBuf {
 /// The file of the replica set's newest backup.
 fn archive(world: &World) -> PathBuf {
     root(world).join(SET).join("latest/rs/rs.archive.gz")
-}
-
-fn attribute(path: &Path, name: &str) -> String {
-    let path = path.display();
-    sh(&format!(
-        "getfattr --only-values -n user.backupfs.{name} '{path}'"
-    ))
-}
-
-/// SHA-256 of every file below `dir`, by its path.
-fn digests(dir: &Path) -> BTreeMap<String, String> {
-    let script = format!(
-        "cd '{}' && find . -type f -exec sha256sum {{}} +",
-        dir.display()
-    );
-    let lines = sh(&script);
-    let lines = lines.lines().map(|line| line.split_once("  ").unwrap());
-    lines
-        .map(|(digest, path)| (path.trim_start_matches("./").to_owned(), digest.to_owned()))
-        .collect()
 }
 
 #[test]

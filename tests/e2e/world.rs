@@ -1,5 +1,6 @@
 //! A simulated cloud, a configuration and a mount of the built binary, for one test.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -309,6 +310,29 @@ pub fn sha256_of(path: &Path) -> String {
         }
         sha.update(&piece[..n]);
     }
+}
+
+/// The extended attribute `user.backupfs.NAME` of a file.
+pub fn attribute(path: &Path, name: &str) -> String {
+    let path = path.display();
+    sh(&format!(
+        "getfattr --only-values -n user.backupfs.{name} '{path}'"
+    ))
+}
+
+/// SHA-256 of every file below `dir`, by its path.
+pub fn digests(dir: &Path) -> BTreeMap<String, String> {
+    let script = format!(
+        "cd '{}' && find -L . -type f -print0 | sort -z | xargs -0 -r sha256sum -z | tr '\\0' '\\n'",
+        dir.display()
+    );
+    sh(&script)
+        .lines()
+        .map(|line| {
+            let (digest, path) = line.split_once("  ").unwrap();
+            (path.trim_start_matches("./").to_owned(), digest.to_owned())
+        })
+        .collect()
 }
 
 /// Waits until `condition` holds.

@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use mongo_backupfs::sim::tencent::{Backup, Instance, Knobs};
 use mongo_backupfs::sim::{Content, Fault, Rule, Side, SimBuilder};
 
-use super::{CLUSTER, attribute, digests, replica_set, root, started, tar, world};
-use crate::world::{World, sh, sha256_of};
+use super::{CLUSTER, replica_set, root, started, tar, world};
+use crate::world::{World, attribute, digests, sh, sha256_of};
 
 /// Long enough for a body to be cut several times.
 const SIZE: u64 = (64 << 20) + 4097;

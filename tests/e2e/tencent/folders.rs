@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use jiff::Timestamp;
 use mongo_backupfs::sim::{Content, Fault, Rule, Side, SimBuilder, many_objects};
 
-use super::{FOLDER, attribute, digests, replica_set, root, started, tar, world};
-use crate::world::{eventually, sh, sha256_of};
+use super::{FOLDER, replica_set, root, started, tar, world};
+use crate::world::{attribute, digests, eventually, sh, sha256_of};
 
 /// Where the folder is shown.
 pub(super) const SHARD: &str = "cmgo-pfsumk5l/latest/cmgo-pfsumk5l_0";

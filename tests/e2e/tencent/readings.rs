@@ -7,8 +7,8 @@ use mongo_backupfs::sim::tencent::{Backup, Instance, Knobs, Method};
 use mongo_backupfs::sim::{Content, SimBuilder};
 
 use super::folders::{SHARD, folder};
-use super::{CLUSTER, account, digests, replica_set, root, started, tar, world};
-use crate::world::sha256_of;
+use super::{CLUSTER, account, replica_set, root, started, tar, world};
+use crate::world::{digests, sha256_of};
 
 /// A cluster is read whole, by one task for each shard, from a cloud that is like this.
 fn is_read_from(what: &str, knobs: Knobs) {

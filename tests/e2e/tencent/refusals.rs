@@ -8,8 +8,8 @@ use jiff::SignedDuration;
 use mongo_backupfs::sim::tencent::{Backup, Instance, Knobs};
 use mongo_backupfs::sim::{Content, Fault, Rule, Side, SimBuilder};
 
-use super::{CLUSTER, REPLICA_SET, attribute, replica_set, root, started, tar, world};
-use crate::world::{World, eventually};
+use super::{CLUSTER, REPLICA_SET, replica_set, root, started, tar, world};
+use crate::world::{World, attribute, eventually};
 
 /// Reading `path` fails, however often, for a reason that is told everywhere but said only once.
 fn fails(world: &World, path: &Path, errno: i32, words: &[&str]) {
