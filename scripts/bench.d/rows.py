@@ -368,7 +368,7 @@ class Random4K(RandomReads):
 
     def goals(self, medians, samples):
         us = medians.get(US)
-        each = max(sample["fetched_each"] for sample in samples) / 1024 if samples else None
+        each = median(sample["fetched_each"] for sample in samples) / 1024 if samples else None
         return [
             Goal("ms p50 more than the latency", us and us - self.shape.latency, most=5),
             Goal("KiB fetched for each read", each, most=128),
