@@ -4,6 +4,7 @@ pub mod aliyun;
 pub mod atlas;
 mod hex;
 pub mod http;
+mod mac;
 pub mod objects;
 mod presigned;
 pub mod tencent;

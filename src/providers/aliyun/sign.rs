@@ -11,11 +11,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use hmac::{Hmac, KeyInit, Mac};
-
 use crate::error::{Error, Kind, Result};
 use crate::providers::hex::hex;
 use crate::providers::http::Call;
+use crate::providers::mac::hmac_sha256;
 use crate::providers::objects::Keys;
 
 const ALGORITHM: &str = "ACS3-HMAC-SHA256";
@@ -74,10 +73,7 @@ pub(super) fn sign(call: &mut Call, keys: &Keys, now: Timestamp, nonce: &str) ->
         call.url.query().unwrap_or_default(),
     );
     let text = format!("{ALGORITHM}\n{}", hex(&Sha256::digest(request)));
-    let mut mac = Hmac::<Sha256>::new_from_slice(keys.secret.expose().as_bytes())
-        .expect("HMAC takes a key of any length");
-    mac.update(text.as_bytes());
-    let signature = hex(&mac.finalize().into_bytes());
+    let signature = hex(&hmac_sha256(keys.secret.expose().as_bytes(), &text));
     call.authorize(&format!(
         "{ALGORITHM} Credential={},SignedHeaders={names},Signature={signature}",
         keys.id.expose()

@@ -4,13 +4,13 @@
 //! The crate for it reads the machine's clock, whose difference from the store's is known here and
 //! must count: hence these few lines. Bucket and key are signed, the host is not.
 
-use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::address::{escaped_key, query, sorted};
 use super::{Cures, Keys, Named};
 use crate::providers::hex::hex;
+use crate::providers::mac::hmac_sha256;
 
 const ALGORITHM: &str = "OSS4-HMAC-SHA256";
 
@@ -86,9 +86,9 @@ impl Signer<'_> {
         );
         let mut signing = format!("aliyun_v4{}", self.keys.secret.expose()).into_bytes();
         for part in self.scope().split('/') {
-            signing = mac(&signing, part);
+            signing = hmac_sha256(&signing, part);
         }
-        hex(&mac(&signing, &text))
+        hex(&hmac_sha256(&signing, &text))
     }
 
     fn credential(&self) -> String {
@@ -103,12 +103,6 @@ impl Signer<'_> {
     fn date(&self) -> String {
         self.now.strftime("%Y%m%dT%H%M%SZ").to_string()
     }
-}
-
-fn mac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! A request's method, query, chosen headers and body digest are put in a canonical form; its
 //! digest is signed with a key derived from the secret key, the UTC date and the service.
 
-use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::providers::hex::hex;
+use crate::providers::mac::hmac_sha256;
 use crate::secret::Secret;
 
 const ALGORITHM: &str = "TC3-HMAC-SHA256";
@@ -56,7 +56,7 @@ impl Signer<'_> {
         let parts = [date.as_str(), self.service, "tc3_request", to_sign.as_str()];
         let signature = parts
             .iter()
-            .fold(first.into_bytes(), |key, part| mac(&key, part));
+            .fold(first.into_bytes(), |key, part| hmac_sha256(&key, part));
         format!(
             "{ALGORITHM} Credential={}/{scope}, SignedHeaders={names}, Signature={}",
             self.secret_id.expose(),
@@ -68,12 +68,6 @@ impl Signer<'_> {
 /// Lower-case hex of the SHA-256 of `bytes`.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-fn mac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]
