@@ -28,6 +28,10 @@ const PAUSE_WITHOUT_ANSWER: Duration = Duration::from_secs(1);
 /// How long a caller waits for a refresh while an older answer could be served.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The same for a name that the older answer has: that a path is still there is what stat is told
+/// most often, and each of its components may wait so long.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// How long an answer is served and how long a caller waits for one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
@@ -40,10 +44,23 @@ pub(super) struct Terms {
 /// What the caller needs the answer for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Something to show: an older answer is better than a long wait.
+    /// A name that an older answer may have: not worth a wait that could be felt.
+    Known,
+    /// All names: an older answer is better than a long wait.
     Any,
     /// Proof that a name does not exist: worth the wait.
     Current,
+}
+
+impl Need {
+    /// How long an older answer is held back for a refresh; `None` when it does not do.
+    fn grace(self) -> Option<Duration> {
+        match self {
+            Need::Known => Some(MOMENT),
+            Need::Any => Some(GRACE),
+            Need::Current => None,
+        }
+    }
 }
 
 /// An answer, as good as it could be had.
@@ -138,10 +155,9 @@ impl<T: Send + Sync + 'static> Listing<T> {
                     refresh
                 }
             };
-            let deadline = if state.good.is_some() && need == Need::Any {
-                refresh.since + GRACE.min(terms.patience)
-            } else {
-                now + terms.patience
+            let deadline = match need.grace().filter(|_| state.good.is_some()) {
+                Some(grace) => refresh.since + grace.min(terms.patience),
+                None => now + terms.patience,
             };
             (refresh, deadline)
         };
@@ -410,6 +426,33 @@ mod tests {
         let served = get(&listing, &slow, Need::Current).await.unwrap();
         assert_eq!((*served.value, served.stale.is_some()), (8, false));
         assert_eq!((start.elapsed(), slow.asked()), (slow.takes, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_refresh_is_not_felt_by_those_who_look_for_a_name() {
+        let listing = Arc::new(Listing::new());
+        let slow = Source {
+            takes: Duration::from_secs(30),
+            ..Source::new(Ok(8))
+        };
+        let start = Instant::now();
+        let first = get(&listing, &slow, Need::Known).await.unwrap();
+        assert_eq!(
+            (*first.value, start.elapsed()),
+            (8, slow.takes),
+            "nothing else to serve"
+        );
+        tokio::time::advance(TERMS.ttl).await;
+
+        let start = Instant::now();
+        for _ in 0..3 {
+            let served = get(&listing, &slow, Need::Known).await.unwrap();
+            assert_eq!((*served.value, start.elapsed()), (8, MOMENT));
+            assert!(served.stale.is_some() && served.fresh_for.is_zero());
+        }
+        let served = get(&listing, &slow, Need::Current).await.unwrap();
+        assert!(served.stale.is_none());
+        assert_eq!((start.elapsed(), slow.asked()), (slow.takes, 2));
     }
 
     #[tokio::test(start_paused = true)]

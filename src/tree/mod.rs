@@ -160,7 +160,7 @@ impl Tree {
             Node::Backup { .. } => {
                 // Shards come with their backup; only proof that one does not exist asks again.
                 let (fresh_for, stale) = match need {
-                    Need::Any => (shared.terms.ttl, Some(unproven())),
+                    Need::Known | Need::Any => (shared.terms.ttl, Some(unproven())),
                     Need::Current => {
                         let served = shared.refreshed(self.parent(ino), need).await?;
                         (served.fresh_for, served.stale)

@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 32;
 pub(super) const META_NAME: &str = ".backupfs";
 
 /// Name of the symlink to the newest successful backup.
-const LATEST: &str = "latest";
+pub(super) const LATEST: &str = "latest";
 
 /// What a node is.
 #[derive(Debug, Clone)]

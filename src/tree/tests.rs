@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::clock::{SharedClock, SystemClock};
 use crate::error::Kind;
 use crate::model::Origin;
@@ -156,6 +158,27 @@ async fn a_name_is_unknown_only_by_a_current_listing() {
     assert_eq!(unknown.kind(), Kind::NotFound);
     assert!(!tree.health()[0].stale);
     assert_eq!(tree.health()[0].instances, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_path_is_told_at_once_and_latest_when_it_is_sure() {
+    let fake = Fake::small();
+    let tree = tree(&fake);
+    let newest = tree.resolve("/atlas/c0/latest").await.unwrap().ino;
+    let file = format!("{}/rs0/rs0.archive.gz", tree.path(newest));
+    tree.resolve(&file).await.unwrap();
+    tokio::time::advance(TTL).await;
+    fake.state().takes = Duration::from_secs(2);
+
+    let start = Instant::now();
+    tree.resolve(&file).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(100));
+    // The refreshes that this began have long ended when the next backup is there.
+    tokio::time::sleep(2 * TTL).await;
+    let newer = backup("b9", "2024-02-01T00:00:00Z");
+    fake.state().backups.get_mut("c0").unwrap().push(newer);
+    let latest = tree.resolve("/atlas/c0/latest").await.unwrap().ino;
+    assert!(tree.path(latest).ends_with("-b9"), "{}", tree.path(latest));
 }
 
 #[tokio::test(start_paused = true)]

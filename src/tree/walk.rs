@@ -8,7 +8,7 @@ use crate::names;
 
 use super::inodes::{self, META, ROOT};
 use super::listing::Need;
-use super::node::META_NAME;
+use super::node::{LATEST, META_NAME};
 use super::{Child, FIXED_TTL, Node, Tree};
 
 impl Tree {
@@ -50,7 +50,12 @@ impl Tree {
             };
             return Ok((child, FIXED_TTL));
         }
-        for need in [Need::Any, Need::Current] {
+        // What `latest` names may have changed since, and a copy made of it would be the wrong one.
+        let at_first = match name {
+            LATEST => Need::Any,
+            _ => Need::Known,
+        };
+        for need in [at_first, Need::Current] {
             let served = self.listed(parent, need).await?;
             if let Some(child) = inodes::find(&served.value, name) {
                 return Ok((child.clone(), served.fresh_for));

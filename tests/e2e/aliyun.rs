@@ -18,7 +18,7 @@ use mongo_backupfs::sim::{Content, SimBuilder};
 
 use crate::world::{World, eventually, sh, sha256_of, wait};
 
-const ACCOUNT: &str = "aliyun-test";
+pub const ACCOUNT: &str = "aliyun-test";
 const SIZE: u64 = 1 << 20;
 
 fn day(number: i64) -> Timestamp {
@@ -38,7 +38,7 @@ fn orders(backups: i64) -> Instance {
     )
 }
 
-fn world(account: Account) -> World {
+pub fn world(account: Account) -> World {
     let mut world = World::new(SimBuilder::new().aliyun(account));
     let cloud = world.sim.aliyun().unwrap();
     world.account = Some(format!(

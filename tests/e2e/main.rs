@@ -7,6 +7,7 @@ mod aliyun;
 mod crowd;
 mod links;
 mod looking;
+mod paid;
 mod readme;
 mod real_chain;
 mod secrets;

@@ -78,7 +78,11 @@ impl World {
 
     /// Writes the configuration as it stands now.
     pub fn write_config(&self) -> PathBuf {
-        let dir = self.dir.path();
+        self.write_config_in(self.dir.path())
+    }
+
+    /// The same with the places of a mount in `dir`.
+    fn write_config_in(&self, dir: &Path) -> PathBuf {
         let config = dir.join("config.toml");
         let atlas = format!(
             "[[provider]]\nname = \"{PROVIDER}\"\nkind = \"atlas\"\nendpoint = \"{endpoint}\"\n\
@@ -111,8 +115,12 @@ impl World {
 
     /// The command `mongo-backupfs ARGS` with this world's configuration.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_with(&self.write_config(), args)
+    }
+
+    fn command_with(&self, config: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.arg("--config").arg(self.write_config()).args(args);
+        command.arg("--config").arg(config).args(args);
         for (name, _) in std::env::vars() {
             if name.starts_with("MONGO_BACKUPFS_") {
                 command.env_remove(name);
@@ -134,14 +142,44 @@ impl World {
 
     /// Mounts and waits for the line that says so.
     pub fn mount(&mut self) -> &mut Self {
-        let mountpoint = self.mountpoint.to_str().unwrap().to_owned();
+        let (mut child, line) = self.start(&self.write_config(), &self.mountpoint);
+        if !line.contains("ready") {
+            end(&mut child, &self.mountpoint);
+            panic!("no ready line: {line:?}; log:\n{}", self.log());
+        }
+        self.process = Some(child);
+        self
+    }
+
+    /// Mounts the same account a second time, as another host would: with a state and a cache of
+    /// its own.
+    pub fn another_host(&self) -> Host {
+        let dir = tempfile::Builder::new()
+            .prefix("backupfs-e2e-")
+            .tempdir()
+            .unwrap();
+        let mountpoint = dir.path().join("mnt");
+        fs::create_dir(&mountpoint).unwrap();
+        let (process, line) = self.start(&self.write_config_in(dir.path()), &mountpoint);
+        let host = Host {
+            mountpoint,
+            process,
+            _dir: dir,
+        };
+        assert!(line.contains("ready"), "no ready line: {line:?}");
+        host
+    }
+
+    /// A mount process and the first line it prints.
+    fn start(&self, config: &Path, mountpoint: &Path) -> (Child, String) {
         let log = fs::OpenOptions::new()
             .append(true)
             .create(true)
             .open(self.log_path())
             .unwrap();
+        let mountpoint = mountpoint.to_str().unwrap();
         let mut child = self
-            .command(&["--log-level", "trace", "mount", &mountpoint])
+            .command_with(config, &["--log-level", "trace", "mount", mountpoint])
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -156,13 +194,7 @@ impl World {
             let _ = stdout.read_to_end(&mut Vec::new());
         });
         let line = receiver.recv_timeout(PATIENCE).unwrap_or_default();
-        self.process = Some(child);
-        assert!(
-            line.contains("ready"),
-            "no ready line: {line:?}; log:\n{}",
-            self.log()
-        );
-        self
+        (child, line)
     }
 
     pub fn pid(&self) -> u32 {
@@ -234,11 +266,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(mut child) = self.process.take() {
-            kill(child.id(), libc::SIGTERM);
-            if wait(&mut child).is_none() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            end(&mut child, &self.mountpoint);
         }
         if is_mounted(&self.mountpoint) {
             detach(&self.mountpoint);
@@ -249,6 +277,31 @@ impl Drop for World {
             eprintln!("--- the last lines of the mount's log ---");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
+    }
+}
+
+/// A second mount of one account. Dropping it unmounts and ends the process.
+pub struct Host {
+    pub mountpoint: PathBuf,
+    process: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        end(&mut self.process, &self.mountpoint);
+    }
+}
+
+/// Ends a mount whatever state it is in.
+fn end(process: &mut Child, mountpoint: &Path) {
+    kill(process.id(), libc::SIGTERM);
+    if wait(process).is_none() {
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+    if is_mounted(mountpoint) {
+        detach(mountpoint);
     }
 }
 
