@@ -39,10 +39,14 @@ pub(super) struct World {
     pub(super) journal: Vec<&'static str>,
     /// Creates carried out.
     pub(super) bill: usize,
+    /// Those of them that found a live task of the same shard: money for nothing.
+    pub(super) doubles: usize,
     /// It cannot list tasks.
     pub(super) blind: bool,
     /// So many looks do not show the newest task.
     pub(super) lag: usize,
+    /// How many looks the next created tasks are not shown to.
+    pub(super) births: VecDeque<usize>,
     /// What the next creates do; then they are answered.
     pub(super) creates: VecDeque<Create>,
     /// The next look panics.
@@ -63,6 +67,19 @@ pub(super) struct World {
     pub(super) now: Option<Timestamp>,
     /// What makes one task at a time.
     pub(super) lane: Option<String>,
+}
+
+impl World {
+    /// Whether a task of `key` is under way or ready.
+    pub(super) fn lives(&self, key: &TaskKey) -> bool {
+        self.tasks
+            .iter()
+            .any(|(of, task)| of == key && is_alive(task))
+    }
+}
+
+fn is_alive(task: &Task) -> bool {
+    !matches!(task.state, TaskState::Expired | TaskState::Failed)
 }
 
 /// The provider.
@@ -150,8 +167,8 @@ impl Provider for Fake {
             .map(|(_, task)| task)
             .collect();
         mine.truncate(mine.len().saturating_sub(hidden));
-        let alive = |task: &&&Task| !matches!(task.state, TaskState::Expired | TaskState::Failed);
-        let best = mine.iter().rev().find(alive).or(mine.last());
+        let best = mine.iter().rev().find(|task| is_alive(task));
+        let best = best.or(mine.last());
         Ok(best.map_or(Found::Nothing, |task| Found::Task((*task).clone())))
     }
 
@@ -164,6 +181,8 @@ impl Provider for Fake {
             Create::LostBefore => return Err(Error::new(Kind::OutcomeUnknown, "cut before")),
             Create::Answer | Create::LostAfter | Create::Panic => {
                 let mut world = self.world();
+                world.doubles += usize::from(world.lives(&of.key()));
+                world.lag = world.births.pop_front().unwrap_or(world.lag);
                 world.bill += 1;
                 let made = Task {
                     percent: world.percent,
@@ -267,8 +286,12 @@ impl HandClock {
     }
 
     pub(super) fn pass(&self, time: Duration) {
-        let mut now = self.0.lock().unwrap();
-        *now += SignedDuration::try_from(time).unwrap();
+        self.jump(SignedDuration::try_from(time).unwrap());
+    }
+
+    /// Forwards or backwards.
+    pub(super) fn jump(&self, by: SignedDuration) {
+        *self.0.lock().unwrap() += by;
     }
 }
 

@@ -11,6 +11,8 @@ mod drive;
 pub mod engine;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod histories;
 mod lanes;
 pub mod ledger;
 pub mod lifecycle;

@@ -5,6 +5,7 @@
 
 mod aliyun;
 mod crowd;
+mod hangs;
 mod links;
 mod looking;
 mod paid;

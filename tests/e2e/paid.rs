@@ -72,7 +72,7 @@ assert results == [1000] * 10, results
 }
 
 /// Kills for each cloud; `KILL_POINTS` in the environment asks for more.
-const KILL_POINTS: u64 = 12;
+const KILL_POINTS: u64 = 8;
 
 #[test]
 fn killed_at_any_moment_of_a_task_it_is_paid_once() {
