@@ -19,6 +19,8 @@ pub struct Bill {
     pub api_requests: BTreeMap<String, u64>,
     /// Data requests by method and status (`GET 206`).
     pub data_requests: BTreeMap<String, u64>,
+    /// Requests for what restore hosts deliver, by job and replica set (`<job>/<replica set>`).
+    pub deliveries: BTreeMap<String, u64>,
     /// Ranges, other than the first byte, that were asked for of whatever version is there.
     pub unpinned_ranges: u64,
     /// Body bytes handed to connections of the data host, those of error documents included.

@@ -2,7 +2,7 @@
 //! counter.
 //!
 //! A [`Sim`] runs on two loopback ports per cloud: its API and the object store that signed links
-//! lead to. What all clouds share ([`SimClock`], [`Faults`], the bill, the store, the gate in front
+//! lead to; Atlas has a third, for links that work once. What all clouds share ([`SimClock`], [`Faults`], the bill, the store, the gate in front
 //! of every host) lives here; each cloud has its own folder. Locks: a cloud's own state first, then
 //! the store's objects, then the bill or the faults; none is held across an await.
 //!
@@ -57,7 +57,7 @@ pub use self::bill::Bill;
 use self::bill::Meter;
 pub use self::clock::SimClock;
 pub use self::content::Content;
-pub use self::demo::demo_clouds;
+pub use self::demo::{demo_clouds, every_cloud};
 pub use self::faults::{Fault, Faults, Rule, Side};
 pub use self::folder::many_objects;
 use self::gate::Gate;
@@ -202,6 +202,7 @@ impl Sim {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (api, api_address) = serve::listen(loopback(builder.port)).await?;
         let (data, data_address) = serve::listen(loopback(0)).await?;
+        let (restores, restores_address) = serve::listen(loopback(0)).await?;
         let (tencent_api, tencent_address) = serve::listen(loopback(0)).await?;
         let (cos, cos_address) = serve::listen(loopback(0)).await?;
         let base_url = format!("http://{api_address}");
@@ -217,6 +218,7 @@ impl Sim {
         let store = Store::new(store_url, site.clone(), random()?);
         let atlas = atlas::Atlas::new(
             base_url.clone(),
+            format!("http://{restores_address}"),
             site.clone(),
             store.clone(),
             builder.atlas,
@@ -247,6 +249,11 @@ impl Sim {
             serve::serve(
                 data,
                 gated(store.router(), |_| Side::Data),
+                site.meter.clone(),
+            ),
+            serve::serve(
+                restores,
+                gated(atlas.restore_host(), |_| Side::Data),
                 site.meter.clone(),
             ),
             serve::serve(
@@ -371,7 +378,18 @@ impl Sim {
         self.atlas.add_snapshot(cluster, snapshot)
     }
 
-    /// The content behind a snapshot's download.
+    /// What the download of one replica set of a dedicated cluster's snapshot contains.
+    pub fn part(&self, cluster: &str, snapshot_id: &str, replica_set: &str) -> Option<Content> {
+        self.atlas.part(cluster, snapshot_id, replica_set)
+    }
+
+    /// What all jobs ever packed of one replica set of a dedicated cluster's snapshot, oldest first.
+    pub fn packed(&self, cluster: &str, snapshot_id: &str, replica_set: &str) -> Vec<Content> {
+        self.atlas.packed(cluster, snapshot_id, replica_set)
+    }
+
+    /// The content behind a snapshot's download; of a sharded cluster, behind that of its first
+    /// shard.
     pub fn artifact(&self, cluster: &str, snapshot_id: &str) -> Option<Content> {
         self.atlas.artifact(cluster, snapshot_id)
     }

@@ -188,6 +188,22 @@ async fn a_token_serves_many_calls() {
 }
 
 #[tokio::test]
+async fn a_token_is_renewed_when_nine_tenths_of_its_hour_are_over() {
+    let server = token_server(|_| true).await;
+    let atlas = atlas_with(&server.origin, service_account(), Duration::from_secs(5));
+    let pass = async |time: Duration| {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+        atlas.backups(&cluster()).await.unwrap();
+        token_requests(&server)
+    };
+    assert_eq!(pass(Duration::ZERO).await, 1);
+    assert_eq!(pass(Duration::from_secs(3200)).await, 1);
+    assert_eq!(pass(Duration::from_secs(40)).await, 2);
+}
+
+#[tokio::test]
 async fn a_refused_token_is_renewed_once() {
     let server = token_server(|n| n == 1).await;
     let atlas = atlas_with(&server.origin, service_account(), Duration::from_secs(5));

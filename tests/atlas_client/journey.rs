@@ -44,7 +44,7 @@ fn account(sim: &Sim, auth: AtlasAuth) -> Arc<dyn Provider> {
     providers::build(&config, Arc::new(sim.clock().clone())).unwrap()
 }
 
-fn by_key(sim: &Sim) -> Arc<dyn Provider> {
+pub fn by_key(sim: &Sim) -> Arc<dyn Provider> {
     let auth = AtlasAuth::ApiKey {
         public_key: Secret::new(sim.public_key()),
         private_key: Secret::new(sim.private_key()),
@@ -106,8 +106,8 @@ async fn every_way_in_leads_to_the_same_download() {
             let atlas = way_in(&sim);
             let listed = atlas.instances().await.unwrap();
             let names: Vec<&str> = listed.iter().map(|i| i.id.as_str()).collect();
-            assert_eq!(names, ["M2AWS", "free"]);
-            assert!(atlas.backups(&listed[1]).await.unwrap().is_empty());
+            assert_eq!(names, ["M2AWS", "big", "free"]);
+            assert!(atlas.backups(&listed[2]).await.unwrap().is_empty());
             let shard = newest_shard(&*atlas).await;
             assert_eq!(atlas.backups(&shard.instance).await.unwrap().len(), 3);
             assert_eq!(shard.backup.started, newest());

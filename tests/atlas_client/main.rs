@@ -3,8 +3,10 @@
 mod auth;
 #[path = "../support/authority.rs"]
 mod authority;
+mod dedicated;
 mod faults;
 mod journey;
+mod rights;
 mod server;
 mod tasks;
 mod versions;

@@ -66,18 +66,18 @@ async fn either_version_alone_gives_the_same_tree() {
         let atlas = atlas(&server.origin);
         let listed = atlas.instances().await.unwrap();
         let names: Vec<&str> = listed.iter().map(|i| i.id.as_str()).collect();
-        assert_eq!(names, ["free", "larger", "small"]);
+        assert_eq!(names, ["big", "free", "larger", "small"]);
         assert_eq!(
             listed[0].created.unwrap().to_string(),
             "2026-01-01T00:00:00Z"
         );
         let before = server.requests().len();
         assert!(
-            atlas.backups(&listed[0]).await.unwrap().is_empty(),
+            atlas.backups(&listed[1]).await.unwrap().is_empty(),
             "M0 has none"
         );
         assert_eq!(server.requests().len(), before, "and is not asked");
-        let backups = atlas.backups(&listed[2]).await.unwrap();
+        let backups = atlas.backups(&listed[3]).await.unwrap();
         assert_eq!(backups[0].id, "s1");
         assert_eq!(backups[0].shards[0].id, "small");
     }
@@ -206,7 +206,7 @@ async fn a_project_that_may_have_no_flex_clusters_has_the_others() {
         _ => Reply::refusal(403, "FEATURE_UNSUPPORTED"),
     })
     .await;
-    assert_eq!(atlas(&server.origin).instances().await.unwrap().len(), 3);
+    assert_eq!(atlas(&server.origin).instances().await.unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -226,9 +226,9 @@ async fn flex_clusters_are_listed_with_their_snapshots() {
     let atlas = atlas(&server.origin);
     let listed = atlas.instances().await.unwrap();
     let names: Vec<&str> = listed.iter().map(|i| i.id.as_str()).collect();
-    assert_eq!(names, ["c0", "free", "larger", "small"]);
-    assert_eq!(listed[0].facts, instance("flex").facts);
-    assert_eq!(atlas.backups(&listed[0]).await.unwrap().len(), 2);
+    assert_eq!(names, ["big", "c0", "free", "larger", "small"]);
+    assert_eq!(listed[1].facts, instance("flex").facts);
+    assert_eq!(atlas.backups(&listed[1]).await.unwrap().len(), 2);
     let last = server.requests().pop().unwrap();
     assert_eq!(
         last.path(),

@@ -9,9 +9,9 @@ use url::Url;
 use super::auth::Auth;
 use super::paging::{Keyed, Listing, PAGE_SIZE};
 use super::refusal::{error_code, refused};
-use super::versions::{Form, Resource, Spoken, not_served};
+use super::versions::{Form, Resource, Service, Spoken, not_served};
 use super::wire::Page;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::providers::http::{Answer, Api, Budget, Call, Effect};
 
 /// What is asked: a resource of the project or of a cluster, or one item of it.
@@ -98,7 +98,7 @@ impl Client {
         let mut listing = Listing::new(resource.paged());
         loop {
             let page = listing.next_page();
-            let mut query = Vec::new();
+            let mut query = Vec::from_iter(resource.query());
             if resource.paged() || page > 1 {
                 query.push(("pageNum", page.to_string()));
             }
@@ -115,9 +115,55 @@ impl Client {
         }
     }
 
-    /// Whether `resource` was served before.
-    pub(super) fn serves(&self, resource: Resource) -> bool {
-        self.spoken.known(resource).is_some()
+    /// The downloads and restores of a cluster, or what the endpoint says if it has no such list.
+    pub(super) async fn downloads<T: Keyed + DeserializeOwned>(
+        &self,
+        service: Service,
+        cluster: &str,
+        budget: &mut Budget,
+    ) -> Result<Result<Vec<T>, Answer>> {
+        let resource = Resource::Restores(service);
+        match self.list(resource, Some(cluster), budget).await {
+            // "No such restore" in answer to the whole list: there are none.
+            Err(error) if error.kind() == Kind::Expired => Ok(Ok(Vec::new())),
+            listed => listed,
+        }
+    }
+
+    /// The download `id` as it stands; `None` once Atlas has forgotten it. An answer without
+    /// content says nothing about it.
+    pub(super) async fn download<T: Keyed + DeserializeOwned + Default>(
+        &self,
+        service: Service,
+        cluster: &str,
+        id: &str,
+    ) -> Result<Option<T>> {
+        let mut budget = self.api.budget();
+        let question = Question {
+            resource: Resource::Restores(service),
+            cluster: Some(cluster),
+            item: Some(id),
+        };
+        let answer = match self.ask(question, &[], None, &mut budget).await {
+            Ok(Reply::Answer(answer)) => answer,
+            Ok(Reply::NotServed(answer)) => {
+                // Either the item is gone or the resource is not served at all: the list tells.
+                let known = self.spoken.known(question.resource).is_some();
+                let listed = self.downloads::<T>(service, cluster, &mut budget);
+                let served = known || listed.await?.is_ok();
+                return if served {
+                    Ok(None)
+                } else {
+                    Err(refused(&answer))
+                };
+            }
+            Err(error) if error.kind() == Kind::Expired => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if answer.body.trim_ascii().is_empty() {
+            return Ok(Some(T::default()));
+        }
+        Ok(Some(answer.json::<Option<T>>()?.unwrap_or_default()))
     }
 
     fn call(

@@ -12,22 +12,10 @@ use crate::model::{Backup, Facts, Instance, Shard, Task, TaskState};
 /// Under which of an instance's facts its service stands.
 const SERVICE: &str = "service";
 
-/// What kind of cluster it is, as far as backups are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tier {
-    /// M0: has no backups.
-    Free,
-    /// M2 and M5.
-    Shared,
-    /// Flex.
-    Flex,
-    /// M10 and larger.
-    Dedicated,
-}
-
-/// The tier of a cluster listed in any of the three shapes. One that does not say is taken for
-/// shared: its backups are then asked for, and the answer tells.
-pub(super) fn tier(cluster: &Cluster) -> Tier {
+/// How a cluster listed in any of the three shapes is backed up; `None` for the free tier, which is
+/// not. One that does not say its size is taken for shared: its backups are then asked for, and the
+/// answer tells.
+pub(super) fn service_of(cluster: &Cluster) -> Option<Service> {
     let settings = cluster.provider_settings.as_ref();
     let region = || {
         let specs = cluster.replication_specs.as_ref()?;
@@ -41,13 +29,24 @@ pub(super) fn tier(cluster: &Cluster) -> Tier {
     let provider = settings
         .and_then(|s| s.provider_name.clone())
         .or_else(|| region()?.provider_name.clone());
+    let dedicated = match cluster.cluster_type.as_deref() {
+        Some("SHARDED" | "GEOSHARDED") => Service::Sharded,
+        _ => Service::ReplicaSet,
+    };
     match (size.as_deref(), provider.as_deref()) {
-        (Some("M0"), _) => Tier::Free,
-        (Some("M2" | "M5"), _) => Tier::Shared,
-        (Some("FLEX"), _) | (_, Some("FLEX")) => Tier::Flex,
-        (_, Some("TENANT")) | (None, None) => Tier::Shared,
-        _ => Tier::Dedicated,
+        (Some("M0"), _) => None,
+        (Some("M2" | "M5"), _) => Some(Service::Shared),
+        (Some("FLEX"), _) | (_, Some("FLEX")) => Some(Service::Flex),
+        // Only dedicated clusters are sharded, and only theirs outlive them.
+        (None, None) if dedicated == Service::Sharded || is_deleted(cluster) => Some(dedicated),
+        (_, Some("TENANT")) | (None, None) => Some(Service::Shared),
+        _ => Some(dedicated),
     }
+}
+
+/// Whether only the backups of the cluster are left.
+pub(super) fn is_deleted(cluster: &Cluster) -> bool {
+    cluster.state_name.as_deref() == Some("DELETED")
 }
 
 /// The directory of a cluster; `None` for the service means that it has no backups.
@@ -163,7 +162,8 @@ pub(super) fn adoptable(restores: &[Restore], snapshot: &str, now: Timestamp) ->
         .map(|(_, task)| task)
 }
 
-fn preference(state: TaskState) -> u8 {
+/// The higher, the rather adopted.
+pub(super) fn preference(state: TaskState) -> u8 {
     match state {
         TaskState::Ready => 4,
         TaskState::Running | TaskState::Queued => 3,
@@ -173,7 +173,7 @@ fn preference(state: TaskState) -> u8 {
 }
 
 /// An ISO 8601 time; one without an offset is UTC.
-fn timestamp(text: &str) -> Option<Timestamp> {
+pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     text.parse().ok().or_else(|| {
         let civil: DateTime = text.parse().ok()?;
@@ -185,7 +185,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 }
 
 /// When an ObjectId was made: its first four bytes are seconds since 1970 (BSON specification).
-fn object_id_time(id: &str) -> Option<Timestamp> {
+pub(super) fn object_id_time(id: &str) -> Option<Timestamp> {
     let valid = id.len() == 24 && id.bytes().all(|b| b.is_ascii_hexdigit());
     let seconds = valid.then(|| i64::from_str_radix(&id[..8], 16).ok())??;
     Timestamp::from_second(seconds).ok()
@@ -205,42 +205,49 @@ mod tests {
 
     #[test]
     fn tiers_are_known_in_all_three_shapes() {
+        use Service::*;
         for (json, expected) in [
             (
                 r#"{"name":"c","providerSettings":{"providerName":"TENANT","instanceSizeName":"M0"}}"#,
-                Tier::Free,
+                None,
             ),
             (
                 r#"{"name":"c","providerSettings":{"providerName":"TENANT","instanceSizeName":"M2"}}"#,
-                Tier::Shared,
+                Some(Shared),
             ),
             (
                 r#"{"name":"c","providerSettings":{"providerName":"AWS","instanceSizeName":"M10"}}"#,
-                Tier::Dedicated,
+                Some(ReplicaSet),
             ),
             (
                 r#"{"name":"c","providerSettings":{"providerName":"FLEX"}}"#,
-                Tier::Flex,
+                Some(Flex),
             ),
             (
                 r#"{"name":"c","replicationSpecs":[{"numShards":1,"regionConfigs":[{"providerName":"TENANT","electableSpecs":{"instanceSize":"M5"}}]}]}"#,
-                Tier::Shared,
+                Some(Shared),
             ),
             (
                 r#"{"name":"c","replicationSpecs":[{"regionConfigs":[{"providerName":"TENANT","electableSpecs":{"instanceSize":"M0"}}]}]}"#,
-                Tier::Free,
+                None,
             ),
             (
                 r#"{"name":"c","replicationSpecs":[{"regionConfigs":[]},{"regionConfigs":[{"providerName":"GCP","electableSpecs":{"instanceSize":"R40"}}]}]}"#,
-                Tier::Dedicated,
+                Some(ReplicaSet),
             ),
             (
                 r#"{"name":"c","providerSettings":{"providerName":"TENANT"}}"#,
-                Tier::Shared,
+                Some(Shared),
             ),
-            (r#"{"name":"c"}"#, Tier::Shared),
+            (r#"{"name":"c"}"#, Some(Shared)),
+            (
+                r#"{"name":"c","clusterType":"GEOSHARDED","replicationSpecs":[{"regionConfigs":[{"providerName":"AWS","electableSpecs":{"instanceSize":"M30"}}]}]}"#,
+                Some(Sharded),
+            ),
+            (r#"{"name":"c","clusterType":"SHARDED"}"#, Some(Sharded)),
+            (r#"{"name":"c","stateName":"DELETED"}"#, Some(ReplicaSet)),
         ] {
-            assert_eq!(tier(&cluster(json)), expected, "{json}");
+            assert_eq!(service_of(&cluster(json)), expected, "{json}");
         }
     }
 

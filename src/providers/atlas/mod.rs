@@ -1,32 +1,36 @@
 //! MongoDB Atlas: one project, its clusters as instances, their snapshots as backups.
 //!
-//! Served are the shared tier (M2, M5) and its successor Flex, whose snapshots are downloaded through
-//! links made on request. M0 clusters have no backups; dedicated clusters are left out. Snapshots
-//! have no size before their download exists.
+//! Two families of clusters differ in all but their listing: the shared tier (M2, M5) with its
+//! successor Flex, whose links are made on request ([`tenant`]), and dedicated clusters (M10 and
+//! larger), whose links a job makes and which work once ([`dedicated`]). M0 clusters have no backups.
+//! No snapshot tells the size of its file.
 //!
-//! State: which omissions were logged already, behind one lock; everything else is in [`client`]
-//! (API versions) and [`auth`] (nonces, token).
+//! State: in [`client`] (API versions), [`auth`] (nonces, token) and [`dedicated`] (jobs just made).
 
 mod auth;
 mod client;
+mod cloud;
 mod convert;
+mod dedicated;
 mod paging;
 mod refusal;
+mod tenant;
 mod versions;
 mod wire;
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tracing::{debug, info};
 
 use self::auth::Auth;
-use self::client::{Client, Question, Reply};
-use self::convert::Tier;
+use self::client::Client;
+use self::dedicated::Dedicated;
 use self::refusal::refused;
+use self::tenant::Tenant;
 use self::versions::{Resource, Service};
-use self::wire::{Cluster, DownloadRequest, Restore, Snapshot};
+use self::wire::Cluster;
 use crate::clock::SharedClock;
 use crate::config::{AtlasConfig, ProviderConfig};
 use crate::error::{Error, Kind, Result};
@@ -35,15 +39,43 @@ use crate::model::{
     TaskState,
 };
 use crate::providers::Provider;
-use crate::providers::http::{Answer, Api, Budget};
+use crate::providers::http::{Api, Budget};
+use crate::secret::Secret;
 
 /// One Atlas project.
 #[derive(Debug)]
 pub struct Atlas {
-    client: Client,
+    client: Arc<Client>,
+    tenant: Tenant,
+    dedicated: Dedicated,
     allow_http: bool,
-    /// Names of clusters whose omission was logged.
-    omitted: Mutex<HashSet<String>>,
+}
+
+/// How the clusters of one family are backed up.
+#[async_trait]
+trait Family: fmt::Debug + Send + Sync {
+    /// The complete snapshots of a cluster.
+    async fn backups(&self, service: Service, cluster: &str) -> Result<Vec<Backup>>;
+
+    /// The download to adopt.
+    async fn find(&self, service: Service, of: &ShardRef) -> Result<Found>;
+
+    /// Requests a download, or joins the one that brings it too.
+    async fn create(&self, service: Service, of: &ShardRef) -> Result<Task>;
+
+    /// `task` as it stands, with its link if it has one; `None` once Atlas has forgotten it.
+    async fn look(
+        &self,
+        service: Service,
+        of: &ShardRef,
+        task: &Task,
+    ) -> Result<Option<(Task, Option<Secret>)>>;
+
+    /// How its links may be used.
+    fn mode(&self) -> LinkMode;
+
+    /// What the names of its files end with.
+    fn extension(&self) -> &'static str;
 }
 
 impl Atlas {
@@ -51,16 +83,25 @@ impl Atlas {
     pub fn new(common: &ProviderConfig, config: &AtlasConfig, clock: SharedClock) -> Result<Self> {
         let api = Arc::new(Api::new(common, clock)?);
         let auth = Auth::new(&config.auth, &config.endpoint, api.clone());
+        let client = Arc::new(Client::new(
+            api,
+            auth,
+            config.endpoint.clone(),
+            config.project_id.clone(),
+        ));
         Ok(Atlas {
-            client: Client::new(
-                api,
-                auth,
-                config.endpoint.clone(),
-                config.project_id.clone(),
-            ),
+            tenant: Tenant::new(client.clone()),
+            dedicated: Dedicated::new(client.clone()),
+            client,
             allow_http: common.allow_http,
-            omitted: Mutex::default(),
         })
+    }
+
+    fn family(&self, service: Service) -> &dyn Family {
+        match service {
+            Service::Shared | Service::Flex => &self.tenant,
+            Service::ReplicaSet | Service::Sharded => &self.dedicated,
+        }
     }
 
     async fn clusters(&self, resource: Resource, budget: &mut Budget) -> Result<Vec<Cluster>> {
@@ -83,82 +124,18 @@ impl Atlas {
         }
     }
 
-    fn omit(&self, cluster: &str) {
-        let mut omitted = self.omitted.lock().unwrap_or_else(PoisonError::into_inner);
-        if omitted.insert(cluster.to_owned()) {
-            info!(
-                cluster,
-                "left out: snapshots of dedicated clusters (M10 and larger) are not served by this version"
-            );
-        }
-    }
-
-    async fn restores(
-        &self,
-        service: Service,
-        cluster: &str,
-        budget: &mut Budget,
-    ) -> Result<Result<Vec<Restore>, Answer>> {
-        let resource = Resource::Restores(service);
-        match self.client.list(resource, Some(cluster), budget).await {
-            // "No such restore" in answer to the whole list: there are none.
-            Err(error) if error.kind() == Kind::Expired => Ok(Ok(Vec::new())),
-            listed => listed,
-        }
-    }
-
-    /// The download `id` as it stands; `None` once Atlas has forgotten it.
-    async fn restore(&self, of: &ShardRef, id: &str) -> Result<Option<Restore>> {
-        let service = service_of(&of.instance)?;
-        let cluster = of.instance.id.as_str();
-        let mut budget = self.client.api.budget();
-        let question = Question {
-            resource: Resource::Restores(service),
-            cluster: Some(cluster),
-            item: Some(id),
-        };
-        let answer = match self.client.ask(question, &[], None, &mut budget).await {
-            Ok(Reply::Answer(answer)) => answer,
-            Ok(Reply::NotServed(answer)) => {
-                // Either the item is gone or the resource is not served at all: the list tells.
-                let served = self.client.serves(question.resource)
-                    || self.restores(service, cluster, &mut budget).await?.is_ok();
-                return if served {
-                    Ok(None)
-                } else {
-                    Err(refused(&answer))
-                };
-            }
-            Err(error) if error.kind() == Kind::Expired => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut restore = if answer.body.trim_ascii().is_empty() {
-            Restore::default()
-        } else {
-            answer.json::<Option<Restore>>()?.unwrap_or_default()
-        };
-        restore.id = Some(id.to_owned());
-        Ok(Some(restore))
-    }
-
-    fn link_of(&self, restore: Restore) -> Result<Link> {
-        let task = convert::task(&restore, self.client.api.now());
-        let (state, expires, message) = match task {
-            Some(task) => (task.state, task.expires, task.message),
-            None => (TaskState::Running, None, None),
-        };
-        let url = match (state, restore.snapshot_url) {
+    /// The link that a look at a download found.
+    fn link_of(&self, (task, url): (Task, Option<Secret>), mode: LinkMode) -> Result<Link> {
+        let url = match (task.state, url) {
             (TaskState::Ready, Some(url)) => url,
             (TaskState::Expired, _) => return Err(gone()),
             (TaskState::Failed, _) => {
-                let message = message.unwrap_or_else(|| "the download failed".to_owned());
-                return Err(Error::new(Kind::TaskFailed, message));
+                let words = task.message.as_deref().unwrap_or("the download failed");
+                return Err(Error::new(Kind::TaskFailed, words));
             }
             _ => {
-                return Err(Error::new(
-                    Kind::NotReady,
-                    "Atlas has not made the download link yet",
-                ));
+                let words = "Atlas has not made the download link yet";
+                return Err(Error::new(Kind::NotReady, words));
             }
         };
         let url = super::presigned::address("Atlas", url.expose().trim(), self.allow_http)?;
@@ -166,8 +143,8 @@ impl Atlas {
             url,
             // The link is signed by itself; API credentials never go to the data host.
             headers: Vec::new(),
-            expires,
-            mode: LinkMode::Ranged,
+            expires: task.expires,
+            mode,
         })
     }
 }
@@ -179,17 +156,12 @@ impl Provider for Atlas {
         let mut budget = self.client.api.budget();
         let mut instances = BTreeMap::new();
         let clusters = self.clusters(Resource::Clusters, &mut budget).await;
-        for cluster in clusters.map_err(listing)? {
-            let service = match convert::tier(&cluster) {
-                Tier::Free => None,
-                Tier::Shared => Some(Service::Shared),
-                Tier::Flex => Some(Service::Flex),
-                Tier::Dedicated => {
-                    self.omit(&cluster.name);
-                    continue;
-                }
-            };
-            instances.insert(cluster.name.clone(), convert::instance(&cluster, service));
+        let mut clusters = clusters.map_err(listing)?;
+        // A deleted cluster may have a living one of its name, whose snapshots are then asked for.
+        clusters.sort_by_key(|cluster| !convert::is_deleted(cluster));
+        for cluster in clusters {
+            let instance = convert::instance(&cluster, convert::service_of(&cluster));
+            instances.insert(cluster.name, instance);
         }
         let flex = self.clusters(Resource::FlexClusters, &mut budget).await;
         for cluster in flex.map_err(listing)? {
@@ -203,30 +175,14 @@ impl Provider for Atlas {
         let Some(service) = convert::service(of) else {
             return Ok(Vec::new());
         };
-        let listing = |error: Error| error.context(format!("listing the snapshots of {}", of.id));
-        let mut budget = self.client.api.budget();
-        let snapshots: Vec<Snapshot> = self
-            .client
-            .list(Resource::Snapshots(service), Some(&of.id), &mut budget)
-            .await
-            .and_then(|listed| {
-                listed.map_err(|answer| not_served(service, &answer, Kind::Protocol))
-            })
-            .map_err(listing)?;
-        let mut backups = Vec::with_capacity(snapshots.len());
-        for snapshot in snapshots {
-            let (id, status) = (snapshot.id.clone(), snapshot.status.clone());
-            match convert::backup(snapshot, &of.id).map_err(listing)? {
-                Some(backup) => backups.push(backup),
-                None => debug!(cluster = of.id, id, status, "snapshot is not complete"),
-            }
-        }
-        Ok(backups)
+        let listed = self.family(service).backups(service, &of.id).await;
+        listed.map_err(|error| error.context(format!("listing the snapshots of {}", of.id)))
     }
 
     async fn files(&self, of: &ShardRef) -> Result<Vec<RemoteFile>> {
+        let service = service_of(&of.instance)?;
         Ok(vec![RemoteFile {
-            path: format!("{}.tgz", of.shard.id),
+            path: format!("{}.{}", of.shard.id, self.family(service).extension()),
             size: Size::Unknown,
             modified: None,
             origin: Origin::Task,
@@ -238,64 +194,28 @@ impl Provider for Atlas {
 
     async fn find_task(&self, of: &ShardRef) -> Result<Found> {
         let service = service_of(&of.instance)?;
-        let mut budget = self.client.api.budget();
-        let restores = self
-            .restores(service, &of.instance.id, &mut budget)
-            .await
-            .map_err(|error| error.context("looking for an existing download"))?;
-        let Ok(restores) = restores else {
-            return Ok(Found::CannotTell);
-        };
-        let now = self.client.api.now();
-        Ok(match convert::adoptable(&restores, &of.backup.id, now) {
-            Some(task) => Found::Task(task),
-            None => Found::Nothing,
-        })
+        let found = self.family(service).find(service, of).await;
+        found.map_err(|error| error.context("looking for an existing download"))
     }
 
     async fn create_task(&self, of: &ShardRef) -> Result<Task> {
         let service = service_of(&of.instance)?;
-        let creating = |error: Error| error.context("requesting the download");
-        let body = serde_json::to_string(&DownloadRequest {
-            snapshot_id: &of.backup.id,
-        })
-        .map_err(|error| creating(Error::new(Kind::Internal, error.to_string())))?;
-        let question = Question {
-            resource: Resource::Download(service),
-            cluster: Some(&of.instance.id),
-            item: None,
-        };
-        let mut budget = self.client.api.budget();
-        let reply = self.client.ask(question, &[], Some(&body), &mut budget);
-        let answer = match reply.await.map_err(|error| creating(settled(error)))? {
-            Reply::Answer(answer) => answer,
-            Reply::NotServed(answer) => {
-                return Err(creating(not_served(service, &answer, Kind::Unsupported)));
-            }
-        };
-        let unknown = |why: String| {
-            creating(Error::new(
-                Kind::OutcomeUnknown,
-                format!("Atlas accepted the request, but {why}; it is not sent again"),
-            ))
-        };
-        let restore: Restore = answer.json().map_err(|error| unknown(error.to_string()))?;
-        convert::task(&restore, self.client.api.now())
-            .ok_or_else(|| unknown("its answer names no download".to_owned()))
+        let created = self.family(service).create(service, of).await;
+        created.map_err(|error| settled(error).context("requesting the download"))
     }
 
     async fn poll_task(&self, of: &ShardRef, task: &Task) -> Result<Task> {
-        let restore = self
-            .restore(of, &task.id)
-            .await
-            .map_err(|error| error.context("asking how the download stands"))?;
-        let now = self.client.api.now();
-        let polled = restore.and_then(|restore| convert::task(&restore, now));
-        Ok(polled.unwrap_or_else(|| Task {
-            state: TaskState::Expired,
-            percent: None,
-            ..task.clone()
-        }))
+        let service = service_of(&of.instance)?;
+        let looked = self.family(service).look(service, of, task).await;
+        let looked = looked.map_err(|error| error.context("asking how the download stands"))?;
+        Ok(looked.map_or_else(
+            || Task {
+                state: TaskState::Expired,
+                percent: None,
+                ..task.clone()
+            },
+            |(task, _)| task,
+        ))
     }
 
     async fn link(&self, of: &ShardRef, _file: &RemoteFile, task: Option<&Task>) -> Result<Link> {
@@ -305,11 +225,17 @@ impl Provider for Atlas {
                 "a link to a snapshot was asked for without its download",
             )
         })?;
-        let restore = self
-            .restore(of, &task.id)
-            .await
-            .map_err(|error| error.context("asking for the download link"))?;
-        self.link_of(restore.ok_or_else(gone)?)
+        let service = service_of(&of.instance)?;
+        let family = self.family(service);
+        let looked = family.look(service, of, task).await;
+        let looked = looked.map_err(|error| error.context("asking for the download link"))?;
+        self.link_of(looked.ok_or_else(gone)?, family.mode())
+    }
+
+    /// All members of a sharded cluster's snapshot are downloaded by one job.
+    fn lane(&self, of: &ShardRef) -> Option<String> {
+        let sharded = convert::service(&of.instance) == Some(Service::Sharded);
+        sharded.then(|| format!("{}/{}", of.instance.id, of.backup.id))
     }
 }
 
@@ -334,22 +260,16 @@ fn settled(error: Error) -> Error {
     }
 }
 
-fn gone() -> Error {
-    Error::new(Kind::Expired, "Atlas no longer holds this download")
+/// A create that was answered by a success without saying what was made.
+fn unknown(why: &str) -> Error {
+    Error::new(
+        Kind::OutcomeUnknown,
+        format!("Atlas accepted the request, but {why}; it is not sent again"),
+    )
 }
 
-/// Why the snapshot service of a cluster does not exist at this endpoint.
-fn not_served(service: Service, answer: &Answer, kind: Kind) -> Error {
-    match service {
-        Service::Shared => Error::new(
-            kind,
-            format!(
-                "Atlas no longer serves backups of M2 and M5 clusters (HTTP {}): it retired that tier in January 2026 and moved its clusters to Flex, whose snapshots are listed under the Flex cluster",
-                answer.status.as_u16()
-            ),
-        ),
-        Service::Flex => refused(answer),
-    }
+fn gone() -> Error {
+    Error::new(Kind::Expired, "Atlas no longer holds this download")
 }
 
 #[cfg(test)]
@@ -359,7 +279,6 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::config::{AtlasAuth, ProviderKind};
-    use crate::secret::Secret;
 
     fn atlas(allow_http: bool) -> Atlas {
         let config = AtlasConfig {
@@ -381,27 +300,29 @@ mod tests {
         Atlas::new(&common, &config, Arc::new(SystemClock)).unwrap()
     }
 
-    fn linked(url: &str) -> Restore {
-        let json = format!(r#"{{"id":"r","status":"COMPLETED","snapshotUrl":"{url}"}}"#);
-        serde_json::from_str(&json).unwrap()
+    fn link_to(atlas: &Atlas, url: &str) -> Result<Link> {
+        let task = Task {
+            id: "r".into(),
+            state: TaskState::Ready,
+            percent: None,
+            expires: None,
+            message: None,
+        };
+        atlas.link_of((task, Some(Secret::new(url))), LinkMode::Once)
     }
 
     #[tokio::test]
     async fn links_are_https_unless_http_is_allowed() {
         let (strict, lenient) = (atlas(false), atlas(true));
-        assert!(
-            strict
-                .link_of(linked("https://data.example/s?sig=CANARY"))
-                .is_ok()
-        );
+        assert!(link_to(&strict, "https://data.example/s?sig=CANARY").is_ok());
         let plain = "http://data.example/s?sig=CANARY";
-        assert!(lenient.link_of(linked(plain)).is_ok());
+        assert!(link_to(&lenient, plain).is_ok());
         for (bad, word) in [
             (plain, "allow_http"),
             ("file:///CANARY", "http"),
             ("CANARY", "address"),
         ] {
-            let error = strict.link_of(linked(bad)).unwrap_err();
+            let error = link_to(&strict, bad).unwrap_err();
             assert_eq!(error.kind(), Kind::Protocol);
             assert!(error.to_string().contains(word), "{error}");
             assert!(!error.to_string().contains("CANARY"), "{error}");

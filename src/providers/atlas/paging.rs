@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use super::cloud::{CloudSnapshot, Job};
 use super::wire::{Cluster, Page, Restore, Snapshot};
 use crate::error::{Error, Kind, Result};
 
@@ -21,14 +22,27 @@ pub(super) trait Keyed {
 }
 
 impl Keyed for Cluster {
+    /// By id: a deleted cluster may be listed beside one that has its name now.
     fn key(&self) -> Option<&str> {
-        Some(&self.name)
+        self.id.as_deref().or(Some(&self.name))
     }
 }
 
 impl Keyed for Snapshot {
     fn key(&self) -> Option<&str> {
         Some(&self.id)
+    }
+}
+
+impl Keyed for CloudSnapshot {
+    fn key(&self) -> Option<&str> {
+        Some(&self.id)
+    }
+}
+
+impl Keyed for Job {
+    fn key(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 }
 

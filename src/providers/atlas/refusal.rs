@@ -63,7 +63,7 @@ fn is_access_list(code: &str) -> bool {
     )
 }
 
-const ROLES: &str = "; listing needs the role Project Read Only, downloading needs Project Owner (Flex: Project Backup Export Operator)";
+const ROLES: &str = "; listing needs the role Project Read Only (dedicated clusters: Project Backup Manager), downloading needs Project Backup Export Operator (M2 and M5: Project Owner)";
 const NONE: &str = "";
 
 /// Kind and cure of a refusal. A cure begins with its own separator.
@@ -75,7 +75,8 @@ fn meaning(status: StatusCode, code: &str) -> (Kind, &'static str) {
         );
     }
     match code {
-        "ORG_REQUIRES_ACCESS_LIST" => (
+        // Its exact spelling is not documented.
+        code if code.starts_with("ORG_REQUIRES_") && code.ends_with("ACCESS_LIST") => (
             Kind::Credentials,
             "; give the API key an API access list that holds this machine's address",
         ),
@@ -103,7 +104,10 @@ fn meaning(status: StatusCode, code: &str) -> (Kind, &'static str) {
             "; check `project_id`: it is the 24-digit id in the project's address",
         ),
         "CLUSTER_NOT_FOUND" => (Kind::NotFound, "; it was deleted or renamed"),
-        "SNAPSHOT_NOT_FOUND" | "TENANT_SNAPSHOT_NOT_FOUND" | "INVALID_SNAPSHOT_ID" => {
+        "SNAPSHOT_NOT_FOUND"
+        | "TENANT_SNAPSHOT_NOT_FOUND"
+        | "INVALID_SNAPSHOT_ID"
+        | "CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT" => {
             (Kind::NotFound, "; its retention has ended")
         }
         "RESTORE_JOB_NOT_FOUND" | "TENANT_RESTORE_NOT_FOUND" | "INVALID_JOB_ID" => {
@@ -178,6 +182,23 @@ mod tests {
             (409, "CANNOT_DOWNLOAD_INCOMPLETE_SNAPSHOT", Kind::Busy),
             (400, "INVALID_JSON", Kind::Protocol),
             (403, "SOMETHING_NEW", Kind::Credentials),
+            (403, "ORG_REQUIRES_ACCESS_LIST", Kind::Credentials),
+            (403, "ORG_REQUIRES_IP_ACCESS_LIST", Kind::Credentials),
+            (
+                403,
+                "ATLAS_NETWORK_PERMISSIONS_SIZE_EXCEEDED",
+                Kind::Credentials,
+            ),
+            (
+                400,
+                "CANNOT_DOWNLOAD_SNAPSHOT_WITH_ENCRYPTION",
+                Kind::Unsupported,
+            ),
+            (
+                409,
+                "CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT",
+                Kind::NotFound,
+            ),
         ] {
             let body = format!(r#"{{"error":{status},"errorCode":"{code}","detail":"No."}}"#);
             let error = refused(&answer(status, &body));

@@ -24,15 +24,21 @@ pub(super) enum Resource {
     Download(Service),
     /// Downloads and restores of a cluster.
     Restores(Service),
+    /// One snapshot of a sharded cluster, for which the list has another name.
+    ShardedSnapshot,
 }
 
-/// The two services whose backups have the same shape.
+/// How a cluster is backed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Service {
     /// M2 and M5.
     Shared,
     /// Their successor.
     Flex,
+    /// A dedicated cluster (M10 and larger) of one replica set.
+    ReplicaSet,
+    /// A dedicated cluster of several.
+    Sharded,
 }
 
 impl Service {
@@ -41,14 +47,16 @@ impl Service {
         match self {
             Service::Shared => "shared",
             Service::Flex => "flex",
+            Service::ReplicaSet => "replica set",
+            Service::Sharded => "sharded",
         }
     }
 
     /// The service of such a word.
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Service::Shared, Service::Flex]
-            .into_iter()
-            .find(|service| service.word() == word)
+        use Service::*;
+        let mut all = [Shared, Flex, ReplicaSet, Sharded].into_iter();
+        all.find(|service| service.word() == word)
     }
 }
 
@@ -84,23 +92,29 @@ impl Resource {
         use Resource::*;
         match self {
             Clusters => &[V2_CLUSTERS, V2_2023, V1],
-            Snapshots(Service::Shared) | Download(Service::Shared) | Restores(Service::Shared) => {
-                &[V2_2023, V1]
-            }
             FlexClusters
             | Snapshots(Service::Flex)
             | Download(Service::Flex)
             | Restores(Service::Flex) => &[V2_FLEX],
+            Snapshots(_) | Download(_) | Restores(_) | ShardedSnapshot => &[V2_2023, V1],
         }
     }
 
-    /// Whether its list comes in pages. The shared tier's lists take no paging parameters.
+    /// Whether its list comes in pages. The lists of the shared tier and of the snapshots of
+    /// sharded clusters take no paging parameters.
     pub(super) fn paged(self) -> bool {
         use Resource::*;
         match self {
-            Clusters | FlexClusters | Snapshots(Service::Flex) | Restores(Service::Flex) => true,
-            Snapshots(Service::Shared) | Restores(Service::Shared) | Download(_) => false,
+            Snapshots(Service::Shared | Service::Sharded) | Restores(Service::Shared) => false,
+            Download(_) | ShardedSnapshot => false,
+            Clusters | FlexClusters | Snapshots(_) | Restores(_) => true,
         }
+    }
+
+    /// What its list is asked for besides pages.
+    pub(super) fn query(self) -> Option<(&'static str, String)> {
+        let deleted = self == Resource::Clusters;
+        deleted.then(|| ("includeDeletedWithRetainedBackups", "true".to_owned()))
     }
 
     /// Path components after `/api/atlas/<version>`.
@@ -115,6 +129,12 @@ impl Resource {
             Snapshots(Service::Flex) => ("flexClusters", &["backup", "snapshots"]),
             Download(Service::Flex) => ("flexClusters", &["backup", "download"]),
             Restores(Service::Flex) => ("flexClusters", &["backup", "restoreJobs"]),
+            Snapshots(Service::ReplicaSet) => ("clusters", &["backup", "snapshots"]),
+            Snapshots(Service::Sharded) => {
+                ("clusters", &["backup", "snapshots", "shardedClusters"])
+            }
+            ShardedSnapshot => ("clusters", &["backup", "snapshots", "shardedCluster"]),
+            Download(_) | Restores(_) => ("clusters", &["backup", "restoreJobs"]),
         };
         let mut path = vec!["groups", project, clusters];
         path.extend(cluster);
@@ -225,5 +245,15 @@ mod tests {
             path(Resource::Restores(Service::Flex)),
             "groups/g/flexClusters/c/backup/restoreJobs"
         );
+        assert_eq!(
+            path(Resource::Snapshots(Service::Sharded)),
+            "groups/g/clusters/c/backup/snapshots/shardedClusters"
+        );
+        for service in [Service::ReplicaSet, Service::Sharded] {
+            for resource in [Resource::Download(service), Resource::Restores(service)] {
+                let jobs = "groups/g/clusters/c/backup/restoreJobs";
+                assert_eq!(path(resource), jobs, "{resource:?}");
+            }
+        }
     }
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::secret::Secret;
 
 /// `T`, or `None` whatever else is found.
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(from)?).ok())
 }
 
@@ -23,7 +25,7 @@ fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 }
 
 /// A link: a string, or an array whose first string counts; empty is absent.
-fn link<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+pub(super) fn link<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
     let text = match Value::deserialize(from)? {
         Value::String(text) => Some(text),
         Value::Array(items) => items.into_iter().find_map(|item| match item {
@@ -69,7 +71,13 @@ impl<T> Page<T> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cluster {
+    #[serde(default, deserialize_with = "lenient")]
+    pub(super) id: Option<String>,
     pub(super) name: String,
+    #[serde(default, deserialize_with = "lenient")]
+    pub(super) cluster_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    pub(super) state_name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) create_date: Option<String>,
     #[serde(default, deserialize_with = "lenient")]

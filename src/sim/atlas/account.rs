@@ -1,19 +1,27 @@
-//! What each call does with the account: the lookups, and the two effects that the bill counts.
-//! Errors are those of "Atlas Administration API Error Codes" (mongodb.com/docs).
+//! What each call answers: the lookups in the account. Downloads are made in `downloads.rs`. Errors
+//! are those of "Atlas Administration API Error Codes" (mongodb.com/docs).
 
 use serde_json::Value;
 
-use super::answer::{ApiError, Reply};
+use super::answer::{ApiError, Flags, Reply};
 use super::call::Call;
-use super::dedicated::{self, Job, Stage};
-use super::estate::{Cluster, Project, Snapshot, Status};
+use super::dedicated::{self, Job};
+use super::estate::{Cluster, Project, Snapshot, Tier, Topology};
 use super::fields::Fields;
 use super::service::Asked;
-use super::tenant::{self, Restore};
-use super::{Estate, inventory, object_id, object_key};
+use super::tenant;
+use super::{Estate, inventory};
 
-/// Downloads a project may have at work at once.
-const MOST_JOBS: usize = 20;
+/// The endpoints by which the backups of a cluster are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    /// Those of the shared tier.
+    Tenant,
+    /// Those of Flex clusters.
+    Flex,
+    /// Those of dedicated clusters.
+    Cloud,
+}
 
 impl Asked<'_> {
     /// Does what `call` asks. `fields` is the body, read only by the calls that have one; `root` is
@@ -23,6 +31,7 @@ impl Asked<'_> {
         call: Call,
         date: &str,
         root: &str,
+        flags: Flags,
         fields: Result<Fields, ApiError>,
     ) -> Result<Reply, ApiError> {
         let estate = &mut *self.atlas.estate();
@@ -38,233 +47,134 @@ impl Asked<'_> {
             }
             Call::Group(g) => Ok(Reply::One(inventory::group(estate.project(&g)?, root))),
             Call::FlexClusters(g) => {
-                estate.project(&g)?;
-                Ok(Reply::Paged(Vec::new()))
+                let project = estate.project(&g)?;
+                let clusters = project.clusters.iter();
+                let clusters = clusters.filter(|c| c.tier == Tier::Flex);
+                let clusters = clusters.map(|c| inventory::flex(project, c, root));
+                Ok(Reply::Paged(clusters.collect()))
+            }
+            Call::FlexCluster(g, c) => {
+                let (project, cluster) = estate.backed_up(&g, &c, Api::Flex)?;
+                Ok(Reply::One(inventory::flex(project, cluster, root)))
             }
             Call::Clusters(g) => {
                 let project = estate.project(&g)?;
                 let clusters = project.clusters.iter();
+                let clusters = clusters.filter(|c| c.tier != Tier::Flex);
+                let clusters = clusters.filter(|c| !c.deleted || flags.with_deleted);
                 let clusters = clusters.map(|c| inventory::cluster(project, c, date, root));
                 Ok(Reply::Paged(clusters.collect()))
             }
             Call::Cluster(g, c) => {
                 let (project, cluster) = estate.cluster(&g, &c)?;
+                match cluster.tier {
+                    Tier::Flex => return Err(only_flex(&c)),
+                    _ if cluster.deleted => return Err(no_cluster(&g, &c)),
+                    _ => {}
+                }
                 Ok(Reply::One(inventory::cluster(project, cluster, date, root)))
             }
             Call::TenantSnapshots(g, c) => {
-                let (project, cluster) = estate.backed_up(&g, &c, true)?;
-                let snapshots = cluster.snapshots.iter();
-                let documents = snapshots.map(|s| tenant::snapshot(project, cluster, s, root));
-                Ok(Reply::Whole(documents.collect()))
+                Ok(Reply::Whole(estate.snapshots(&g, &c, Api::Tenant, root)?))
+            }
+            Call::FlexSnapshots(g, c) => {
+                Ok(Reply::Paged(estate.snapshots(&g, &c, Api::Flex, root)?))
             }
             Call::TenantSnapshot(g, c, s) => {
-                let (project, cluster) = estate.backed_up(&g, &c, true)?;
+                let (project, cluster) = estate.backed_up(&g, &c, Api::Tenant)?;
                 let snapshot = cluster.find(&s, "TENANT_SNAPSHOT_NOT_FOUND")?;
                 Ok(Reply::One(tenant::snapshot(
                     project, cluster, snapshot, root,
                 )))
             }
+            Call::FlexSnapshot(g, c, s) => {
+                let (project, cluster) = estate.backed_up(&g, &c, Api::Flex)?;
+                let snapshot = cluster.find(&s, "SNAPSHOT_NOT_FOUND")?;
+                Ok(Reply::One(tenant::snapshot(
+                    project, cluster, snapshot, root,
+                )))
+            }
             Call::TenantDownload(g, c) => {
-                let fields = fields?;
-                fields.only(&["snapshotId"])?;
-                self.start_restore(estate, &g, &c, fields.text("snapshotId")?, root)
+                self.start_restore(estate, &g, &c, Api::Tenant, fields?, root)
             }
-            Call::TenantRestores(g, c) => {
-                estate.backed_up(&g, &c, true)?;
-                let restores = estate.restores.iter_mut().rev();
-                let own = restores.filter(|r| r.project_id == g && r.cluster == c);
-                let documents = own.map(|restore| self.restore(restore, root).0);
-                Ok(Reply::Whole(documents.collect()))
+            Call::FlexDownload(g, c) => {
+                self.start_restore(estate, &g, &c, Api::Flex, fields?, root)
             }
-            Call::TenantRestore(g, c, r) => {
-                estate.backed_up(&g, &c, true)?;
-                let mut restores = estate.restores.iter_mut();
-                let restore = restores
-                    .find(|found| found.id == r && found.project_id == g && found.cluster == c)
-                    .ok_or_else(|| missing("TENANT_RESTORE_NOT_FOUND", "restore job", &r))?;
-                let (document, refreshed) = self.restore(restore, root);
-                self.atlas.0.site.meter.bill().link_refreshes += u64::from(refreshed);
-                Ok(Reply::One(document))
-            }
+            Call::TenantRestores(g, c) => Ok(Reply::Whole(self.restores(
+                estate,
+                &g,
+                &c,
+                Api::Tenant,
+                root,
+            )?)),
+            Call::FlexRestores(g, c) => Ok(Reply::Paged(self.restores(
+                estate,
+                &g,
+                &c,
+                Api::Flex,
+                root,
+            )?)),
+            Call::TenantRestore(g, c, r) => self.restore(estate, &g, &c, Api::Tenant, &r, root),
+            Call::FlexRestore(g, c, r) => self.restore(estate, &g, &c, Api::Flex, &r, root),
             Call::Snapshots(g, c) => {
-                let (project, cluster) = estate.backed_up(&g, &c, false)?;
+                let (project, cluster) = estate.dedicated(&g, &c, false)?;
                 let snapshots = cluster.snapshots.iter();
                 let documents = snapshots.map(|s| dedicated::snapshot(project, cluster, s, root));
                 Ok(Reply::Paged(documents.collect()))
             }
-            Call::Snapshot(g, c, s) => {
-                let (project, cluster) = estate.backed_up(&g, &c, false)?;
-                let snapshot = cluster.find(&s, "SNAPSHOT_NOT_FOUND")?;
-                Ok(Reply::One(dedicated::snapshot(
-                    project, cluster, snapshot, root,
-                )))
+            Call::ShardedSnapshots(g, c) => {
+                let (project, cluster) = estate.dedicated(&g, &c, true)?;
+                let snapshots = cluster.snapshots.iter();
+                let documents = snapshots.map(|s| dedicated::snapshot(project, cluster, s, root));
+                Ok(Reply::Whole(documents.collect()))
             }
+            Call::Snapshot(g, c, s) => estate.cloud_snapshot(&g, &c, false, &s, root),
+            Call::ShardedSnapshot(g, c, s) => estate.cloud_snapshot(&g, &c, true, &s, root),
             Call::RestoreJobs(g, c) => {
-                estate.backed_up(&g, &c, false)?;
-                let jobs = estate.jobs.iter_mut().rev();
+                estate.backed_up(&g, &c, Api::Cloud)?;
+                let jobs = estate.jobs.iter().rev();
                 let own = jobs.filter(|j| j.project_id == g && j.cluster == c);
-                let store = &self.atlas.0.store;
-                let documents = own.map(|job| job.document(self.now, store, root));
+                let host = &self.atlas.0.host;
+                let documents = own.map(|job| job.document(self.now, &self.knobs, host, root));
                 Ok(Reply::Paged(documents.collect()))
             }
             Call::CreateRestoreJob(g, c) => self.start_job(estate, &g, &c, fields?, root),
             Call::RestoreJob(g, c, j) => {
                 let job = estate.job(&g, &c, &j)?;
-                let document = job.document(self.now, &self.atlas.0.store, root);
-                Ok(Reply::One(document))
+                let host = &self.atlas.0.host;
+                Ok(Reply::One(job.document(self.now, &self.knobs, host, root)))
             }
             Call::CancelRestoreJob(g, c, j) => {
-                estate.job(&g, &c, &j)?.cancel(self.now);
+                estate.job(&g, &c, &j)?.cancel(self.now, &self.atlas.0.host);
                 Ok(Reply::Nothing)
             }
         }
     }
-
-    fn restore(&self, restore: &mut Restore, root: &str) -> (Value, bool) {
-        restore.document(self.now, &self.knobs, &self.atlas.0.store, root)
-    }
-
-    /// The shared tier's download: the effect that the bill counts.
-    fn start_restore(
-        &self,
-        estate: &mut Estate,
-        group: &str,
-        cluster: &str,
-        snapshot_id: &str,
-        root: &str,
-    ) -> Result<Reply, ApiError> {
-        self.check_role()?;
-        let (project, cluster) = estate.backed_up(group, cluster, true)?;
-        let snapshot = cluster.find(snapshot_id, "TENANT_SNAPSHOT_NOT_FOUND")?;
-        check_complete(snapshot)?;
-        let working = |r: &&Restore| r.snapshot_id == snapshot_id && r.status(self.now).is_open();
-        if estate.restores.iter().any(|r| working(&r)) {
-            return Err(concurrent(snapshot_id));
-        }
-        let ready = self.now + self.knobs.task_time;
-        let mut restore = Restore {
-            id: self.new_id(estate.restores.len(), "restore"),
-            project_id: project.id.clone(),
-            cluster: cluster.name.clone(),
-            snapshot_id: snapshot.id.clone(),
-            snapshot_finished: snapshot.finished(),
-            object: object_key(project, cluster, &snapshot.id),
-            scheduled: self.now,
-            ready,
-            expires: self.now + self.knobs.download_life,
-            fails: snapshot.download_fails,
-            link: None,
-        };
-        let (document, _) = self.restore(&mut restore, root);
-        estate.restores.push(restore);
-        self.atlas.0.site.meter.bill().tasks_created += 1;
-        Ok(Reply::One(document))
-    }
-
-    /// The dedicated clusters' download: the other effect that the bill counts.
-    fn start_job(
-        &self,
-        estate: &mut Estate,
-        group: &str,
-        cluster: &str,
-        fields: Fields,
-        root: &str,
-    ) -> Result<Reply, ApiError> {
-        // Community clients send the targets too.
-        fields.only(&[
-            "deliveryType",
-            "snapshotId",
-            "targetClusterName",
-            "targetGroupId",
-        ])?;
-        if fields.text("deliveryType")? != "download" {
-            return Err(ApiError::attribute("INVALID_ENUM_VALUE", "deliveryType"));
-        }
-        self.check_role()?;
-        let (project, cluster) = estate.backed_up(group, cluster, false)?;
-        let snapshot = cluster.find(fields.text("snapshotId")?, "SNAPSHOT_NOT_FOUND")?;
-        check_complete(snapshot)?;
-        let working = |job: &&Job| job.stage(self.now) == Stage::Working;
-        let mut at_work = estate.jobs.iter().filter(working);
-        if at_work.clone().any(|job| job.snapshot_id == snapshot.id) {
-            return Err(concurrent(&snapshot.id));
-        }
-        if at_work.nth(MOST_JOBS - 1).is_some() {
-            let detail = "Too many snapshot downloads are in progress.".to_owned();
-            return Err(ApiError::new(
-                400,
-                "TOO_MANY_SNAPSHOT_DOWNLOADS",
-                detail,
-                Vec::new(),
-            ));
-        }
-        let ready = self.now + self.knobs.task_time;
-        let mut job = Job {
-            id: self.new_id(estate.jobs.len(), "job"),
-            project_id: project.id.clone(),
-            cluster: cluster.name.clone(),
-            snapshot_id: snapshot.id.clone(),
-            snapshot_finished: snapshot.finished(),
-            object: object_key(project, cluster, &snapshot.id),
-            created: self.now,
-            ready,
-            expires: ready + self.knobs.delivery_life,
-            fails: snapshot.download_fails,
-            cancelled: false,
-            link: None,
-        };
-        let document = job.document(self.now, &self.atlas.0.store, root);
-        estate.jobs.push(job);
-        self.atlas.0.site.meter.bill().tasks_created += 1;
-        Ok(Reply::One(document))
-    }
-
-    fn new_id(&self, serial: usize, kind: &str) -> String {
-        object_id(self.now.as_second() as u32, &[kind, &serial.to_string()])
-    }
-
-    fn check_role(&self) -> Result<(), ApiError> {
-        if self.knobs.may_download {
-            return Ok(());
-        }
-        let detail = "The currently logged in user does not have the user role.".to_owned();
-        Err(ApiError::new(401, "USER_UNAUTHORIZED", detail, Vec::new()))
-    }
 }
 
-impl Status {
-    fn is_open(self) -> bool {
-        matches!(self, Status::Pending | Status::Queued | Status::Running)
-    }
-}
-
-fn check_complete(snapshot: &Snapshot) -> Result<(), ApiError> {
-    if snapshot.status == Status::Completed {
-        return Ok(());
-    }
-    let detail = format!("Snapshot {} is not complete.", snapshot.id);
-    let parameters = vec![snapshot.id.as_str().into()];
-    Err(ApiError::new(
-        409,
-        "CANNOT_DOWNLOAD_INCOMPLETE_SNAPSHOT",
-        detail,
-        parameters,
-    ))
-}
-
-fn concurrent(snapshot_id: &str) -> ApiError {
-    let detail = format!("Snapshot {snapshot_id} is already being downloaded.");
-    let code = "CANNOT_DOWNLOAD_SNAPSHOT_CONCURRENTLY";
-    ApiError::new(400, code, detail, vec![snapshot_id.into()])
-}
-
-fn missing(code: &str, what: &str, id: &str) -> ApiError {
+pub(super) fn missing(code: &str, what: &str, id: &str) -> ApiError {
     ApiError::new(
         404,
         code,
         format!("No {what} with ID {id} exists."),
         vec![id.into()],
     )
+}
+
+fn no_cluster(group: &str, name: &str) -> ApiError {
+    ApiError::new(
+        404,
+        "CLUSTER_NOT_FOUND",
+        format!("No cluster named {name} exists in group {group}."),
+        vec![name.into(), group.into()],
+    )
+}
+
+/// The answer of the endpoints for other clusters about a Flex one.
+fn only_flex(name: &str) -> ApiError {
+    let detail = format!("Flex cluster {name} cannot be used in the Cluster API.");
+    let code = "CANNOT_USE_FLEX_CLUSTER_IN_CLUSTER_API";
+    ApiError::new(400, code, detail, vec![name.into()])
 }
 
 impl Estate {
@@ -290,37 +200,92 @@ impl Estate {
         let mut clusters = project.clusters.iter();
         match clusters.find(|cluster| cluster.name == name) {
             Some(cluster) => Ok((project, cluster)),
-            None => Err(ApiError::new(
-                404,
-                "CLUSTER_NOT_FOUND",
-                format!("No cluster named {name} exists in group {group}."),
-                vec![name.into(), group.into()],
-            )),
+            None => Err(no_cluster(group, name)),
         }
     }
 
-    /// A cluster whose backups are reached by the shared tier's endpoints, or by the others.
-    fn backed_up(
+    /// A cluster whose backups are reached by the endpoints of `api`.
+    pub(super) fn backed_up(
         &self,
         group: &str,
         name: &str,
-        shared: bool,
+        api: Api,
     ) -> Result<(&Project, &Cluster), ApiError> {
         let (project, cluster) = self.cluster(group, name)?;
-        if cluster.tier.has_backups() && cluster.tier.is_shared() == shared {
+        let own = match cluster.tier {
+            Tier::M0 => None,
+            Tier::M2 | Tier::M5 => Some(Api::Tenant),
+            Tier::Flex => Some(Api::Flex),
+            Tier::M10 => Some(Api::Cloud),
+        };
+        if own == Some(api) {
             return Ok((project, cluster));
         }
-        let detail = format!("Cluster {name} does not support this feature.");
-        Err(ApiError::new(
-            403,
-            "FEATURE_UNSUPPORTED",
-            detail,
-            vec![name.into()],
-        ))
+        if own == Some(Api::Flex) {
+            return Err(only_flex(name));
+        }
+        let (status, code, detail) = match api {
+            Api::Flex => (
+                400,
+                "CANNOT_USE_NON_FLEX_CLUSTER_IN_FLEX_API",
+                format!("Cannot use non-flex cluster {name} in the flex API."),
+            ),
+            Api::Tenant | Api::Cloud => (
+                403,
+                "FEATURE_UNSUPPORTED",
+                format!("Cluster {name} does not support this feature."),
+            ),
+        };
+        Err(ApiError::new(status, code, detail, vec![name.into()]))
+    }
+
+    /// A dedicated cluster that is sharded, or that is not.
+    fn dedicated(
+        &self,
+        group: &str,
+        name: &str,
+        sharded: bool,
+    ) -> Result<(&Project, &Cluster), ApiError> {
+        let (project, cluster) = self.backed_up(group, name, Api::Cloud)?;
+        if sharded == (cluster.topology != Topology::ReplicaSet) {
+            return Ok((project, cluster));
+        }
+        let detail = format!("Cluster {name} is backed up by another endpoint.");
+        let code = "INCORRECT_BACKUP_API_ENDPOINT";
+        Err(ApiError::new(400, code, detail, vec![name.into()]))
+    }
+
+    fn cloud_snapshot(
+        &self,
+        group: &str,
+        name: &str,
+        sharded: bool,
+        id: &str,
+        root: &str,
+    ) -> Result<Reply, ApiError> {
+        let (project, cluster) = self.dedicated(group, name, sharded)?;
+        let snapshot = cluster.find(id, "SNAPSHOT_NOT_FOUND")?;
+        Ok(Reply::One(dedicated::snapshot(
+            project, cluster, snapshot, root,
+        )))
+    }
+
+    /// The snapshots of a cluster of the shared tier or Flex.
+    fn snapshots(
+        &self,
+        group: &str,
+        name: &str,
+        api: Api,
+        root: &str,
+    ) -> Result<Vec<Value>, ApiError> {
+        let (project, cluster) = self.backed_up(group, name, api)?;
+        let snapshots = cluster.snapshots.iter();
+        let documents = snapshots.map(|s| tenant::snapshot(project, cluster, s, root));
+        Ok(documents.collect())
     }
 
     fn job(&mut self, group: &str, cluster: &str, id: &str) -> Result<&mut Job, ApiError> {
-        self.backed_up(group, cluster, false)?;
+        self.backed_up(group, cluster, Api::Cloud)?;
         self.jobs
             .iter_mut()
             .find(|job| job.id == id && job.project_id == group && job.cluster == cluster)
@@ -329,7 +294,7 @@ impl Estate {
 }
 
 impl Cluster {
-    fn find(&self, snapshot_id: &str, code: &str) -> Result<&Snapshot, ApiError> {
+    pub(super) fn find(&self, snapshot_id: &str, code: &str) -> Result<&Snapshot, ApiError> {
         let mut snapshots = self.snapshots.iter();
         snapshots
             .find(|snapshot| snapshot.id == snapshot_id)

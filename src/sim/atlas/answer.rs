@@ -133,6 +133,8 @@ pub(super) struct Flags {
     include_count: bool,
     page: usize,
     per_page: usize,
+    /// Whether clusters of which only backups are left are listed too.
+    pub(super) with_deleted: bool,
 }
 
 impl Flags {
@@ -152,6 +154,7 @@ impl Flags {
             include_count: flag("includeCount", true),
             page: number("pageNum", 1, usize::MAX)?,
             per_page: number("itemsPerPage", 100, 500)?,
+            with_deleted: flag("includeDeletedWithRetainedBackups", false),
         })
     }
 }

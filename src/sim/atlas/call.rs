@@ -16,7 +16,7 @@ pub(super) const FIRST: &str = "2023-01-01";
 pub(super) const SECOND: &str = "2023-02-01";
 /// The third shape of clusters.
 pub(super) const THIRD: &str = "2024-08-05";
-/// The only version of Flex clusters.
+/// The only version of Flex clusters and their backups.
 const FLEX: &str = "2024-11-13";
 /// The newest date the API knows.
 const NEWEST: &str = "2025-03-12";
@@ -47,6 +47,12 @@ pub(super) enum Call {
     Clusters(String),
     Cluster(String, String),
     FlexClusters(String),
+    FlexCluster(String, String),
+    FlexSnapshots(String, String),
+    FlexSnapshot(String, String, String),
+    FlexDownload(String, String),
+    FlexRestores(String, String),
+    FlexRestore(String, String, String),
     TenantSnapshots(String, String),
     TenantSnapshot(String, String, String),
     TenantDownload(String, String),
@@ -54,6 +60,8 @@ pub(super) enum Call {
     TenantRestore(String, String, String),
     Snapshots(String, String),
     Snapshot(String, String, String),
+    ShardedSnapshots(String, String),
+    ShardedSnapshot(String, String, String),
     RestoreJobs(String, String),
     CreateRestoreJob(String, String),
     RestoreJob(String, String, String),
@@ -79,6 +87,18 @@ impl Call {
             ("GET", ["clusters"]) => Call::OrgClusters,
             ("GET", ["groups", g, "clusters"]) => Call::Clusters(own(g)),
             ("GET", ["groups", g, "flexClusters"]) => Call::FlexClusters(own(g)),
+            ("GET", ["groups", g, "flexClusters", c]) => Call::FlexCluster(own(g), own(c)),
+            (method, ["groups", g, "flexClusters", c, "backup", rest @ ..]) => {
+                let (g, c) = (own(g), own(c));
+                match (method, rest) {
+                    ("GET", ["snapshots"]) => Call::FlexSnapshots(g, c),
+                    ("GET", ["snapshots", s]) => Call::FlexSnapshot(g, c, own(s)),
+                    ("POST", ["download"]) => Call::FlexDownload(g, c),
+                    ("GET", ["restoreJobs"]) => Call::FlexRestores(g, c),
+                    ("GET", ["restoreJobs", r]) => Call::FlexRestore(g, c, own(r)),
+                    _ => return None,
+                }
+            }
             ("GET", ["groups", g, "clusters", c]) => Call::Cluster(own(g), own(c)),
             (method, ["groups", g, "clusters", c, "backup", rest @ ..]) => {
                 let (g, c) = (own(g), own(c));
@@ -89,7 +109,11 @@ impl Call {
                     ("GET", ["tenant", "restores"]) => Call::TenantRestores(g, c),
                     ("GET", ["tenant", "restores", r]) => Call::TenantRestore(g, c, own(r)),
                     ("GET", ["snapshots"]) => Call::Snapshots(g, c),
+                    ("GET", ["snapshots", "shardedClusters"]) => Call::ShardedSnapshots(g, c),
                     ("GET", ["snapshots", s]) => Call::Snapshot(g, c, own(s)),
+                    ("GET", ["snapshots", "shardedCluster", s]) => {
+                        Call::ShardedSnapshot(g, c, own(s))
+                    }
                     ("GET", ["restoreJobs"]) => Call::RestoreJobs(g, c),
                     ("POST", ["restoreJobs"]) => Call::CreateRestoreJob(g, c),
                     ("GET", ["restoreJobs", j]) => Call::RestoreJob(g, c, own(j)),
@@ -111,6 +135,12 @@ impl Call {
             Call::Clusters(..) => "clusters",
             Call::Cluster(..) => "cluster",
             Call::FlexClusters(..) => "flex_clusters",
+            Call::FlexCluster(..) => "flex_cluster",
+            Call::FlexSnapshots(..) => "flex_snapshots",
+            Call::FlexSnapshot(..) => "flex_snapshot",
+            Call::FlexDownload(..) => "flex_download",
+            Call::FlexRestores(..) => "flex_restores",
+            Call::FlexRestore(..) => "flex_restore",
             Call::TenantSnapshots(..) => "tenant_snapshots",
             Call::TenantSnapshot(..) => "tenant_snapshot",
             Call::TenantDownload(..) => "tenant_download",
@@ -118,6 +148,8 @@ impl Call {
             Call::TenantRestore(..) => "tenant_restore",
             Call::Snapshots(..) => "snapshots",
             Call::Snapshot(..) => "snapshot",
+            Call::ShardedSnapshots(..) => "sharded_snapshots",
+            Call::ShardedSnapshot(..) => "sharded_snapshot",
             Call::RestoreJobs(..) => "restore_jobs",
             Call::CreateRestoreJob(..) => "create_restore_job",
             Call::RestoreJob(..) => "restore_job",
@@ -130,12 +162,18 @@ impl Call {
         self.kind().starts_with("tenant")
     }
 
+    /// Whether the call is one of the API of Flex clusters.
+    fn is_flex(&self) -> bool {
+        self.kind().starts_with("flex")
+    }
+
     /// The rate limit the call counts against.
     pub(super) fn class(&self) -> Class {
         match self {
             Call::Groups | Call::Group(..) => Class::Groups,
             Call::OrgClusters => Class::Root,
-            Call::Clusters(..) | Call::Cluster(..) | Call::FlexClusters(..) => Class::Clusters,
+            Call::Clusters(..) | Call::Cluster(..) => Class::Clusters,
+            call if call.is_flex() => Class::Flex,
             _ => Class::Backups,
         }
     }
@@ -144,7 +182,7 @@ impl Call {
     fn versions(&self) -> &'static [&'static str] {
         match self {
             Call::Clusters(..) | Call::Cluster(..) => &[FIRST, SECOND, THIRD],
-            Call::FlexClusters(..) => &[FLEX],
+            call if call.is_flex() => &[FLEX],
             _ => &[FIRST],
         }
     }

@@ -43,7 +43,12 @@ impl Project {
 
     /// Adds a cluster.
     pub fn cluster(mut self, mut cluster: Cluster) -> Self {
-        cluster.id = object_id(0x5d03_a6a2, &["cluster", &self.id, &cluster.name]);
+        let life = if cluster.deleted {
+            "deleted"
+        } else {
+            "cluster"
+        };
+        cluster.id = object_id(0x5d03_a6a2, &[life, &self.id, &cluster.name]);
         for snapshot in &mut cluster.snapshots {
             snapshot.settle_id(&cluster.id);
         }
@@ -61,6 +66,8 @@ pub enum Tier {
     M2,
     /// Shared: one snapshot a day.
     M5,
+    /// What became of the shared sizes: one snapshot a day, an API of its own.
+    Flex,
     /// Dedicated: cloud backups.
     M10,
 }
@@ -71,6 +78,7 @@ impl Tier {
             Tier::M0 => "M0",
             Tier::M2 => "M2",
             Tier::M5 => "M5",
+            Tier::Flex => "FLEX",
             Tier::M10 => "M10",
         }
     }
@@ -79,7 +87,7 @@ impl Tier {
         match self {
             Tier::M0 => 0.5,
             Tier::M2 => 2.0,
-            Tier::M5 => 5.0,
+            Tier::M5 | Tier::Flex => 5.0,
             Tier::M10 => 10.0,
         }
     }
@@ -94,25 +102,86 @@ impl Tier {
     }
 }
 
-/// A replica set.
+/// How many replica sets a cluster consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Topology {
+    ReplicaSet,
+    Sharded(usize),
+    GeoSharded(usize),
+}
+
+impl Topology {
+    /// The word in `clusterType`.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Topology::ReplicaSet => "REPLICASET",
+            Topology::Sharded(_) => "SHARDED",
+            Topology::GeoSharded(_) => "GEOSHARDED",
+        }
+    }
+
+    /// Shards, without the config servers.
+    pub(super) fn shards(self) -> usize {
+        match self {
+            Topology::ReplicaSet => 1,
+            Topology::Sharded(shards) | Topology::GeoSharded(shards) => shards,
+        }
+    }
+}
+
+/// A replica set, or a sharded cluster of them.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) tier: Tier,
+    pub(super) topology: Topology,
+    /// Only its backups are left.
+    pub(super) deleted: bool,
     pub(super) version: String,
     pub(super) snapshots: Vec<Snapshot>,
 }
 
 impl Cluster {
-    /// A cluster without snapshots.
+    /// A replica set without snapshots.
     pub fn new(name: &str, tier: Tier) -> Self {
         Cluster {
             id: String::new(),
             name: name.to_owned(),
             tier,
+            topology: Topology::ReplicaSet,
+            deleted: false,
             version: "7.0.14".to_owned(),
             snapshots: Vec::new(),
+        }
+    }
+
+    /// Makes it a cluster of so many shards, `<name>-shard-0` and so on, and `config`.
+    pub fn sharded(mut self, shards: usize) -> Self {
+        self.topology = Topology::Sharded(shards);
+        self
+    }
+
+    /// The same over several zones of the world.
+    pub fn geo_sharded(mut self, shards: usize) -> Self {
+        self.topology = Topology::GeoSharded(shards);
+        self
+    }
+
+    /// Deletes the cluster; its backups are retained.
+    pub fn deleted(mut self) -> Self {
+        self.deleted = true;
+        self
+    }
+
+    /// The names of its replica sets: one directory of a backup each.
+    pub(super) fn replica_sets(&self) -> Vec<String> {
+        match self.topology {
+            Topology::ReplicaSet => vec![self.name.clone()],
+            Topology::Sharded(shards) | Topology::GeoSharded(shards) => (0..shards)
+                .map(|shard| format!("{}-shard-{shard}", self.name))
+                .chain(["config".to_owned()])
+                .collect(),
         }
     }
 
@@ -189,7 +258,10 @@ pub struct Snapshot {
     pub(super) id: String,
     pub(super) started: Timestamp,
     pub(super) status: Status,
-    pub(super) content: Content,
+    /// One for each replica set; where there are too few, others are made up.
+    contents: Vec<Content>,
+    pub(super) on_demand: bool,
+    pub(super) encrypted: bool,
     pub(super) download_fails: bool,
 }
 
@@ -201,7 +273,9 @@ impl Snapshot {
             id: String::new(),
             started,
             status: Status::Completed,
-            content: Content::noise(started.as_second().unsigned_abs(), 1 << 20),
+            contents: Vec::new(),
+            on_demand: false,
+            encrypted: false,
             download_fails: false,
         }
     }
@@ -220,8 +294,41 @@ impl Snapshot {
 
     /// Sets what its download contains.
     pub fn content(mut self, content: Content) -> Self {
-        self.content = content;
+        self.contents = vec![content];
         self
+    }
+
+    /// Sets what its downloads contain: one of each shard in turn, then of the config servers.
+    pub fn contents(mut self, contents: impl IntoIterator<Item = Content>) -> Self {
+        self.contents = contents.into_iter().collect();
+        self
+    }
+
+    /// Says that somebody asked for it.
+    pub fn on_demand(mut self) -> Self {
+        self.on_demand = true;
+        self
+    }
+
+    /// Makes its downloads refused for encryption.
+    pub fn encrypted(mut self) -> Self {
+        self.encrypted = true;
+        self
+    }
+
+    /// What the download of replica set number `part` contains.
+    pub(super) fn part(&self, part: usize) -> Content {
+        let made_up = || {
+            let seed = self.started.as_second().unsigned_abs() + part as u64;
+            Content::noise(seed, 1 << 20)
+        };
+        self.contents.get(part).cloned().unwrap_or_else(made_up)
+    }
+
+    /// The id of the part of a sharded cluster's snapshot that is one replica set.
+    pub(super) fn member_id(&self, replica_set: &str) -> String {
+        let time = self.started.as_second();
+        object_id(time as u32, &["member", &self.id, replica_set])
     }
 
     /// Makes every download of it end in `FAILED`.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::clock::iso_seconds;
 use super::answer::link;
 use super::call::{FIRST, SECOND};
-use super::estate::{Cluster, Project};
+use super::estate::{Cluster, Project, Topology};
 
 /// When everything in the account was created.
 const CREATED: Timestamp = Timestamp::constant(1_700_000_000, 0);
@@ -33,11 +33,15 @@ pub(super) fn org_group(project: &Project) -> Value {
     let clusters: Vec<Value> = project
         .clusters
         .iter()
+        .filter(|cluster| !cluster.deleted)
         .map(|cluster| {
             json!({
                 "clusterId": cluster.id,
                 "name": cluster.name,
-                "type": "REPLICA_SET",
+                "type": match cluster.topology {
+                    Topology::ReplicaSet => "REPLICA_SET",
+                    _ => "SHARDED_CLUSTER",
+                },
                 "availability": "available",
                 "backupEnabled": cluster.tier.has_backups(),
                 "dataSizeBytes": 1_000_000,
@@ -69,10 +73,10 @@ pub(super) fn cluster(project: &Project, cluster: &Cluster, version: &str, root:
         "id": cluster.id,
         "name": cluster.name,
         "groupId": project.id,
-        "clusterType": "REPLICASET",
+        "clusterType": cluster.topology.word(),
         "mongoDBVersion": cluster.version,
         "mongoDBMajorVersion": major.join("."),
-        "stateName": "IDLE",
+        "stateName": if cluster.deleted { "DELETED" } else { "IDLE" },
         "paused": false,
         "createDate": iso_seconds(CREATED),
         "connectionStrings": {
@@ -92,10 +96,11 @@ pub(super) fn cluster(project: &Project, cluster: &Cluster, version: &str, root:
         "adaptiveCapacity": null,
     });
     let backups = cluster.tier.has_backups();
+    let shards = cluster.topology.shards();
     let added = match version {
         FIRST => json!({
             "providerSettings": provider_settings(cluster),
-            "numShards": 1,
+            "numShards": shards,
             "replicationFactor": 3,
             "replicationSpec": {"US_EAST_1": {"electableNodes": 3, "priority": 7}},
             "replicationSpecs": [],
@@ -111,20 +116,47 @@ pub(super) fn cluster(project: &Project, cluster: &Cluster, version: &str, root:
         }),
         SECOND => json!({
             "diskSizeGB": cluster.tier.disk_gb(),
-            "replicationSpecs": [replication_spec(cluster, json!({"numShards": 1}), json!({}))],
+            "replicationSpecs": [replication_spec(cluster, json!({"numShards": shards}), json!({}))],
         }),
         _ => {
             let disk = json!({"diskSizeGB": cluster.tier.disk_gb()});
             let spec = replication_spec(cluster, json!({}), disk);
             json!({
                 "configServerType": "DEDICATED",
-                "effectiveReplicationSpecs": [spec.clone()],
-                "replicationSpecs": [spec],
+                "effectiveReplicationSpecs": vec![spec.clone(); shards],
+                "replicationSpecs": vec![spec; shards],
             })
         }
     };
     merge(&mut document, added);
     document
+}
+
+/// `FlexClusterDescription`.
+pub(super) fn flex(project: &Project, cluster: &Cluster, root: &str) -> Value {
+    let own = format!("{root}/groups/{}/flexClusters/{}", project.id, cluster.name);
+    let host = format!("{}.sim00.mongodb.net", cluster.name.to_ascii_lowercase());
+    json!({
+        "id": cluster.id,
+        "name": cluster.name,
+        "groupId": project.id,
+        "clusterType": "REPLICASET",
+        "mongoDBVersion": cluster.version,
+        "stateName": "IDLE",
+        "createDate": iso_seconds(CREATED),
+        "backupSettings": {"enabled": true},
+        "providerSettings": {
+            "backingProviderName": "AWS",
+            "diskSizeGB": cluster.tier.disk_gb(),
+            "providerName": "FLEX",
+            "regionName": "US_EAST_1",
+        },
+        "connectionStrings": {"standardSrv": format!("mongodb+srv://{host}")},
+        "terminationProtectionEnabled": false,
+        "versionReleaseSystem": "LTS",
+        "tags": [],
+        "links": [link(&own, "self")],
+    })
 }
 
 fn provider_settings(cluster: &Cluster) -> Value {
@@ -139,7 +171,7 @@ fn provider_settings(cluster: &Cluster) -> Value {
     settings
 }
 
-/// The cluster's one shard; `spec` and `nodes` are added to it and to its nodes.
+/// One shard of the cluster; `spec` and `nodes` are added to it and to its nodes.
 fn replication_spec(cluster: &Cluster, spec: Value, nodes: Value) -> Value {
     let mut electable = json!({"instanceSize": cluster.tier.name(), "nodeCount": 3});
     merge(&mut electable, nodes);

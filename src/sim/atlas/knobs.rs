@@ -28,6 +28,15 @@ pub struct Knobs {
     /// From the readiness of a dedicated cluster's download to its `expiresAt`.
     #[serde(with = "millis")]
     pub delivery_life: SignedDuration,
+    /// Whether one job downloads all members of a sharded cluster's snapshot; otherwise each needs
+    /// one of its own, by the member's id.
+    pub component_jobs: bool,
+    /// What a job shows once its link was used.
+    pub used_job: UsedJob,
+    /// Whether `deliveryUrl` is a bare string in place of an array.
+    pub bare_delivery_url: bool,
+    /// How the host behaves that dedicated clusters' links lead to.
+    pub restore_host: RestoreHost,
     /// How long one signed link lives; never longer than its download, which is the default.
     #[serde(with = "optional_millis")]
     pub link_life: Option<SignedDuration>,
@@ -43,6 +52,47 @@ pub struct Knobs {
     pub token_life: SignedDuration,
     /// The token buckets of the rate limits.
     pub limits: Limits,
+}
+
+/// What a job shows once its links were used, of which nothing is documented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsedJob {
+    /// No link, and `finishedAt`.
+    Finished,
+    /// No link.
+    Emptied,
+    /// The link, as before.
+    Unchanged,
+}
+
+/// The host that dedicated clusters' links lead to. By default a link works once: any request
+/// uses it up; `Range` is ignored and the length not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RestoreHost {
+    /// Whether answers carry `Content-Length` in place of chunks.
+    pub tells_length: bool,
+    /// Whether a link works as often as one likes, with ranges, lengths and ETags.
+    pub ranges: bool,
+    /// Whether a link whose transfer broke off works again, from the beginning.
+    pub restarts: bool,
+    /// The status for a link that was used, or is over: 404 or 410.
+    pub used_status: u16,
+    /// Whether each job packs the archive anew, with other bytes than the job before.
+    pub fresh_bytes: bool,
+}
+
+impl Default for RestoreHost {
+    fn default() -> Self {
+        RestoreHost {
+            tells_length: false,
+            ranges: false,
+            restarts: false,
+            used_status: 404,
+            fresh_bytes: false,
+        }
+    }
 }
 
 /// What the shared tier's backup endpoints answer. They were retired in January 2026.
@@ -67,6 +117,10 @@ impl Default for Knobs {
             task_time: SignedDuration::ZERO,
             download_life: SignedDuration::from_hours(4),
             delivery_life: SignedDuration::from_hours(1),
+            component_jobs: true,
+            used_job: UsedJob::Finished,
+            bare_delivery_url: false,
+            restore_host: RestoreHost::default(),
             link_life: None,
             resign: true,
             nonce_life: None,

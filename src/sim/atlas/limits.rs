@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Class {
     Backups,
+    Flex,
     Clusters,
     Groups,
     Root,
@@ -32,6 +33,8 @@ pub struct Limit {
 pub struct Limits {
     /// Snapshots, restores and downloads.
     pub backups: Limit,
+    /// Flex clusters, their snapshots and downloads.
+    pub flex: Limit,
     /// The clusters of a project.
     pub clusters: Limit,
     /// Projects.
@@ -45,6 +48,7 @@ impl Default for Limits {
         let limit = |capacity, refill| Limit { capacity, refill };
         Limits {
             backups: limit(1200, 500),
+            flex: limit(1200, 500),
             clusters: limit(10_000, 5000),
             groups: limit(1200, 500),
             root: limit(300, 100),
@@ -56,6 +60,7 @@ impl Limits {
     pub(super) fn of(&self, class: Class) -> Limit {
         match class {
             Class::Backups => self.backups,
+            Class::Flex => self.flex,
             Class::Clusters => self.clusters,
             Class::Groups => self.groups,
             Class::Root => self.root,

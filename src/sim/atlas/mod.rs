@@ -3,8 +3,8 @@
 //!
 //! A request passes the key check, the path and version table, the rate limit, and then reaches
 //! the account. Owns the account's projects and downloads (`estate`), the knobs and the buckets,
-//! each under a lock of its own. Locks are taken in the order knobs, buckets; and estate, store,
-//! bill.
+//! each under a lock of its own. Locks are taken in the order knobs, buckets; and estate, deliveries
+//! (`host`) or store, bill.
 
 mod account;
 mod answer;
@@ -12,8 +12,10 @@ mod auth;
 mod call;
 mod dedicated;
 mod digest;
+mod downloads;
 mod estate;
 mod fields;
+mod host;
 mod inventory;
 mod knobs;
 mod limits;
@@ -30,8 +32,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use self::auth::Keys;
 use self::dedicated::Job;
 pub(in crate::sim) use self::estate::Account;
+use self::estate::Topology;
 pub use self::estate::{Cluster, Project, Snapshot, Status, Tier};
-pub use self::knobs::{Knobs, TenantApi};
+use self::host::Host;
+pub use self::knobs::{Knobs, RestoreHost, TenantApi, UsedJob};
 use self::limits::Buckets;
 pub use self::limits::{Limit, Limits};
 use self::tenant::Restore;
@@ -49,6 +53,7 @@ struct Inner {
     base: String,
     site: Site,
     store: Store,
+    host: Host,
     keys: Keys,
     first_project: String,
     knobs: Mutex<Knobs>,
@@ -64,9 +69,11 @@ struct Estate {
 }
 
 impl Atlas {
-    /// The service at `base`, whose links lead to `store`.
+    /// The service at `base`, whose links lead to `store` and, for dedicated clusters, to
+    /// `restore_host`, the address of a host of its own.
     pub(super) fn new(
         base: String,
+        restore_host: String,
         site: Site,
         store: Store,
         account: Account,
@@ -78,6 +85,7 @@ impl Atlas {
             base,
             site,
             store,
+            host: Host::new(restore_host),
             keys,
             first_project: first_project.unwrap_or_default(),
             knobs: Mutex::new(knobs),
@@ -176,10 +184,22 @@ impl Atlas {
         Some(id)
     }
 
-    /// What the downloads of a snapshot contain.
+    /// What the downloads of a snapshot contain; of a sharded cluster, of its first shard.
     pub(super) fn artifact(&self, cluster: &str, snapshot_id: &str) -> Option<Content> {
-        let key = self.estate().key_of(cluster, snapshot_id)?;
+        let key = self.estate().key_of(cluster, snapshot_id, None)?;
         self.0.store.content(&key)
+    }
+
+    /// What the downloads of one replica set of a snapshot contain.
+    pub(super) fn part(&self, cluster: &str, snapshot_id: &str, set: &str) -> Option<Content> {
+        let key = self.estate().key_of(cluster, snapshot_id, Some(set))?;
+        self.0.store.content(&key)
+    }
+
+    /// What all jobs ever packed of one replica set of a snapshot, oldest first.
+    pub(super) fn packed(&self, cluster: &str, snapshot_id: &str, set: &str) -> Vec<Content> {
+        let key = self.estate().key_of(cluster, snapshot_id, Some(set));
+        key.map_or_else(Vec::new, |key| self.0.host.packed(&key))
     }
 
     /// Replaces or removes what the downloads of a snapshot contain; false when there is none such.
@@ -189,7 +209,7 @@ impl Atlas {
         snapshot_id: &str,
         content: Option<Content>,
     ) -> bool {
-        let Some(key) = self.estate().key_of(cluster, snapshot_id) else {
+        let Some(key) = self.estate().key_of(cluster, snapshot_id, None) else {
             return false;
         };
         match content {
@@ -203,9 +223,11 @@ impl Atlas {
     }
 
     fn put(&self, project: &Project, cluster: &Cluster, snapshot: &Snapshot) {
-        let key = object_key(project, cluster, &snapshot.id);
-        let content = snapshot.content.clone();
-        self.0.store.put(&key, content, snapshot.finished());
+        for (part, set) in cluster.replica_sets().iter().enumerate() {
+            let key = object_key(project, cluster, &snapshot.id, set);
+            let content = snapshot.part(part);
+            self.0.store.put(&key, content, snapshot.finished());
+        }
     }
 
     fn estate(&self) -> MutexGuard<'_, Estate> {
@@ -223,28 +245,30 @@ impl Estate {
         })
     }
 
-    /// Where the download of a snapshot lies in the store.
-    fn key_of(&self, cluster: &str, snapshot_id: &str) -> Option<String> {
+    /// Where the download of a snapshot lies in the store, or that of one replica set of it.
+    fn key_of(&self, cluster: &str, snapshot_id: &str, set: Option<&str>) -> Option<String> {
         self.clusters().find_map(|(project, found)| {
             let has_it = found.snapshots.iter().any(|s| s.id == snapshot_id);
-            (found.name == cluster && has_it).then(|| object_key(project, found, snapshot_id))
+            let sets = found.replica_sets();
+            let set = match set {
+                Some(set) => sets.iter().find(|known| *known == set)?,
+                None => sets.first()?,
+            };
+            (found.name == cluster && has_it).then(|| object_key(project, found, snapshot_id, set))
         })
     }
 }
 
-/// The object a snapshot's links lead to.
-fn object_key(project: &Project, cluster: &Cluster, snapshot_id: &str) -> String {
-    let extension = match cluster.tier.is_shared() {
-        true => "tgz",
-        false => "tar.gz",
+/// The object that the download of a replica set is made of.
+fn object_key(project: &Project, cluster: &Cluster, snapshot_id: &str, set: &str) -> String {
+    // An id like `../x` must not become a path that clients resolve.
+    let id = utf8_percent_encode(snapshot_id, NON_ALPHANUMERIC);
+    let file = match (cluster.tier, cluster.topology) {
+        (Tier::M10, Topology::ReplicaSet) => format!("{id}.tar.gz"),
+        (Tier::M10, _) => format!("{id}/{set}.tar.gz"),
+        _ => format!("{id}.tgz"),
     };
-    format!(
-        "atlas-snapshots/{}/{}/{}.{extension}",
-        project.id,
-        cluster.id,
-        // An id like `../x` must not become a path that clients resolve.
-        utf8_percent_encode(snapshot_id, NON_ALPHANUMERIC)
-    )
+    format!("atlas-snapshots/{}/{}/{file}", project.id, cluster.id)
 }
 
 /// 24 hexadecimal digits: a time, as in MongoDB's own ids, and a digest of `names`.

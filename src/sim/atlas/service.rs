@@ -25,7 +25,7 @@ use crate::sim::faults::{Fault, Injected};
 const MOST_BODY: usize = 64 * 1024;
 
 impl Atlas {
-    /// The service's paths.
+    /// The paths of the API.
     pub(in crate::sim) fn router(&self) -> Router {
         Router::new()
             .route("/api/oauth/token", post(token))
@@ -152,7 +152,7 @@ impl Asked<'_> {
             Some(error) => Err(error),
             None => Flags::parse(&query).and_then(|flags| {
                 let fields = Fields::parse(&request.headers, body);
-                Ok((self.reply(call, version.date, &root, fields)?, flags))
+                Ok((self.reply(call, version.date, &root, flags, fields)?, flags))
             }),
         };
         match result {

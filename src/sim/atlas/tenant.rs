@@ -1,6 +1,6 @@
-//! The shared tier's snapshots and downloads ("Shared-Tier Snapshots" of the Atlas Administration
-//! API): a download passes through PENDING, QUEUED and RUNNING by the clock, then has a link for
-//! four hours. Pure but for the store that signs links.
+//! The snapshots and downloads of the shared tier and of Flex ("Shared-Tier Snapshots" and "Flex
+//! Snapshots" of the Atlas Administration API): a download passes through PENDING, QUEUED and
+//! RUNNING by the clock, then has a link for four hours. Pure but for the store that signs links.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::clock::iso_seconds;
 use super::super::store::Store;
 use super::answer::link;
-use super::estate::{Cluster, Project, Snapshot, Status};
+use super::estate::{Cluster, Project, Snapshot, Status, Tier};
 use super::knobs::Knobs;
 
 /// A request to download a snapshot.
@@ -24,6 +24,8 @@ pub(super) struct Restore {
     pub(super) ready: Timestamp,
     pub(super) expires: Timestamp,
     pub(super) fails: bool,
+    /// Whether the cluster is a Flex one: its documents differ.
+    pub(super) flex: bool,
     /// The link last signed.
     pub(super) link: Option<String>,
 }
@@ -73,14 +75,18 @@ impl Restore {
         let before = self.link.clone();
         let link_now = self.link(now, knobs, store);
         let refreshed = before.is_some() && before != link_now;
+        let (clusters, restores, name) = match self.flex {
+            true => ("flexClusters", "restoreJobs", "instanceName"),
+            false => ("clusters", "tenant/restores", "clusterName"),
+        };
         let own = format!(
-            "{root}/groups/{}/clusters/{}/backup/tenant/restores/{}",
+            "{root}/groups/{}/{clusters}/{}/backup/{restores}/{}",
             self.project_id, self.cluster, self.id
         );
         let status = self.status(now);
         let mut document = json!({
             "id": self.id,
-            "clusterName": self.cluster,
+            name: self.cluster,
             "projectId": self.project_id,
             "deliveryType": "DOWNLOAD",
             "expirationDate": iso_seconds(self.expires),
@@ -102,7 +108,7 @@ impl Restore {
     }
 }
 
-/// `BackupTenantSnapshot`; it names no size.
+/// `BackupTenantSnapshot`, or that of a Flex cluster, which has no links; neither names a size.
 pub(super) fn snapshot(
     project: &Project,
     cluster: &Cluster,
@@ -119,8 +125,10 @@ pub(super) fn snapshot(
         "scheduledTime": iso_seconds(snapshot.started),
         "expiration": iso_seconds(snapshot.expires()),
         "mongoDBVersion": cluster.version,
-        "links": [link(&own, "self")],
     });
+    if cluster.tier != Tier::Flex {
+        document["links"] = json!([link(&own, "self")]);
+    }
     if !matches!(snapshot.status, Status::Pending | Status::Queued) {
         document["startTime"] = iso_seconds(snapshot.started).into();
     }
@@ -151,6 +159,7 @@ mod tests {
             ready: after(30),
             expires: after(3600),
             fails: false,
+            flex: false,
             link: None,
         };
         let at = |restore: &Restore| [0, 9, 10, 20, 29, 30, 9999].map(|s| restore.status(after(s)));

@@ -1,6 +1,7 @@
 //! The simulated clouds as a client sees them: real HTTP requests against a started [`Sim`].
 
 mod api;
+mod cloud;
 mod data;
 mod faults;
 mod ucloud;
@@ -40,6 +41,17 @@ fn clouds() -> SimBuilder {
                 .cluster(Cluster::new("sandbox", Tier::M0))
                 .cluster(
                     Cluster::new("rs0", Tier::M10).daily(3, newest, |n| Content::noise(n, 1000)),
+                )
+                .cluster(
+                    Cluster::new("flex", Tier::Flex).daily(3, newest, |n| Content::noise(n, 500)),
+                )
+                .cluster(Cluster::new("many", Tier::M10).sharded(2).snapshot(
+                    Snapshot::at(newest).contents((0..3).map(|n| Content::noise(n, 300_000))),
+                ))
+                .cluster(
+                    Cluster::new("gone", Tier::M10)
+                        .deleted()
+                        .daily(1, newest, |n| Content::noise(n, 10)),
                 ),
         )
 }
