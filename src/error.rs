@@ -27,7 +27,7 @@ pub enum Kind {
     NoAttribute,
     /// The handle or inode number is not one we gave out.
     BadHandle,
-    /// Spending is not allowed here: by `on_open`, `deny_processes`, a limit.
+    /// Spending is not allowed here: by `on_open`, `deny_processes`, `spend_uids`, a limit.
     Denied,
     /// The provider refused the credentials or lacks a permission.
     Credentials,

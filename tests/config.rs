@@ -177,6 +177,7 @@ fn defaults_of_the_mount() {
         ]
         .map(str::to_owned)
         .into(),
+        spend_uids: Vec::new(),
         recreate_expired: true,
         max_tasks_per_day: 0,
         task_wait: Duration::from_secs(6 * 60 * 60),
@@ -345,6 +346,18 @@ fn mistakes_in_the_mount_table() {
         (
             "deny_processes = [1]",
             "key `deny_processes`: expected a list of non-empty strings",
+        ),
+        (
+            "spend_uids = 0",
+            "key `spend_uids`: expected a list of user ids, found an integer",
+        ),
+        (
+            "spend_uids = ['root']",
+            "key `spend_uids`: expected a list of user ids, such as [0, 1000]",
+        ),
+        (
+            "spend_uids = [-1]",
+            "key `spend_uids`: expected user ids, such as `0,1000`",
         ),
         (
             "allow_other = 'yes'",
@@ -787,7 +800,7 @@ fn endpoints_keep_their_path_but_no_slash_at_its_end() {
 /// For each key of `[mount]`: a value in the file, in the environment and as a flag, and how the
 /// three are told apart.
 type Seen = fn(&MountConfig) -> String;
-const SETTINGS: [(&str, [&str; 3], Seen, [&str; 3]); 15] = [
+const SETTINGS: [(&str, [&str; 3], Seen, [&str; 3]); 16] = [
     (
         "cache_dir",
         ["'/f'", "/e", "/g"],
@@ -829,6 +842,12 @@ const SETTINGS: [(&str, [&str; 3], Seen, [&str; 3]); 15] = [
         ["['f', 'g']", "a, b,c", ""],
         |m| m.deny_processes.join("+"),
         ["f+g", "a+b+c", ""],
+    ),
+    (
+        "spend_uids",
+        ["[0, 1000]", "1, 2", ""],
+        |m| format!("{:?}", m.spend_uids),
+        ["[0, 1000]", "[1, 2]", "[]"],
     ),
     (
         "recreate_expired",

@@ -26,6 +26,8 @@ pub struct MountConfig {
     pub on_open: OnOpen,
     /// Process names (comm) that may look but not spend.
     pub deny_processes: Vec<String>,
+    /// The only users, by their ids, whose opens may have a task made; empty for all.
+    pub spend_uids: Vec<u32>,
     /// Whether a task whose artifact is gone may be created again by a new open.
     pub recreate_expired: bool,
     /// Most tasks created per day; 0 = no limit.
@@ -83,6 +85,7 @@ impl MountConfig {
             list_ttl: Duration::from_secs(60),
             on_open: OnOpen::Create,
             deny_processes: denied.map(str::to_owned).into(),
+            spend_uids: Vec::new(),
             recreate_expired: true,
             max_tasks_per_day: 0,
             task_wait: Duration::from_secs(6 * 3600),

@@ -35,6 +35,7 @@ enum Field {
     Duration(fn(&mut MountConfig) -> &mut Duration, Duration),
     OnOpen(fn(&mut MountConfig) -> &mut OnOpen),
     Names(fn(&mut MountConfig) -> &mut Vec<String>),
+    Users(fn(&mut MountConfig) -> &mut Vec<u32>),
     Switch(fn(&mut MountConfig) -> &mut bool),
     Count(fn(&mut MountConfig) -> &mut u32),
     Mode(fn(&mut MountConfig) -> &mut u16),
@@ -42,7 +43,7 @@ enum Field {
 }
 
 /// Every setting of a mount, in the order of the documentation.
-pub(super) static SETTINGS: [Setting; 15] = [
+pub(super) static SETTINGS: [Setting; 16] = [
     Setting {
         key: "cache_dir",
         help: "Directory of the block cache",
@@ -77,6 +78,11 @@ pub(super) static SETTINGS: [Setting; 15] = [
         key: "deny_processes",
         help: "Names of processes that may look but never cause a download task",
         field: Field::Names(|mount| &mut mount.deny_processes),
+    },
+    Setting {
+        key: "spend_uids",
+        help: "Ids of the only users whose opens may cause a download task, none for all",
+        field: Field::Users(|mount| &mut mount.spend_uids),
     },
     Setting {
         key: "recreate_expired",
@@ -147,6 +153,16 @@ impl Setting {
                 *field(mount) = texts(items).ok_or("expected a list of non-empty strings")?;
                 return Ok(());
             }
+            (Field::Users(_), DeValue::Array(items)) => {
+                let numbers = items.iter().map(|item| match item.get_ref() {
+                    DeValue::Integer(number) => Some(number.to_string()),
+                    _ => None,
+                });
+                let numbers: Option<Vec<String>> = numbers.collect();
+                let numbers = numbers.ok_or("expected a list of user ids, such as [0, 1000]")?;
+                return self.set_text(mount, &numbers.join(","));
+            }
+            (Field::Users(_), _) => "a list of user ids",
             (Field::Switch(_), _) => "true or false",
             (Field::Count(_), _) => "an integer",
             (Field::Names(_), _) => "a list of strings",
@@ -194,6 +210,13 @@ impl Setting {
                     .map(str::to_owned)
                     .collect();
             }
+            Field::Users(field) => {
+                let ids = text.split(',').map(str::trim).filter(|id| !id.is_empty());
+                *field(mount) = ids
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()
+                    .map_err(|_| "expected user ids, such as `0,1000`")?;
+            }
             Field::Switch(field) => {
                 *field(mount) = match text {
                     "true" | "yes" | "on" | "1" => true,
@@ -231,6 +254,7 @@ impl Setting {
             Field::Duration(..) => arg.value_name("DURATION"),
             Field::OnOpen(_) => arg.value_name("create|adopt|never"),
             Field::Names(_) => arg.value_name("NAME,…"),
+            Field::Users(_) => arg.value_name("UID,…"),
             Field::Switch(_) => arg
                 .value_name("true|false")
                 .num_args(0..=1)

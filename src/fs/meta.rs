@@ -122,6 +122,7 @@ impl Inner {
                 state: view.state,
                 task: view.task_id,
                 percent: view.percent,
+                estimate: view.estimate,
                 expires: view.expires,
                 error: view.error,
                 since: view.since,

@@ -1,6 +1,6 @@
 //! Extended attributes: what is known of a file's task and bytes, from memory.
 //!
-//! Files: `state`, `percent`, `size`, `error`, `task`, `expires`, `etag`, `cached`, `source-name`,
+//! Files: `state`, `percent`, `estimate`, `size`, `error`, `task`, `expires`, `etag`, `cached`, `source-name`,
 //! `digest` (and whether it was verified). Backup directories: `status`, `method`, `version`, `type`. All below
 //! `user.backupfs.`; an attribute without a value is not listed.
 
@@ -42,6 +42,10 @@ impl Inner {
         put(
             "user.backupfs.percent",
             view.percent.map(|percent| percent.to_string()),
+        );
+        put(
+            "user.backupfs.estimate",
+            view.estimate.map(|at| at.to_string()),
         );
         let size = self.size_of(ino, node).word();
         put("user.backupfs.size", Some(size.to_owned()));

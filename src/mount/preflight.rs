@@ -253,6 +253,7 @@ mod tests {
                 list_ttl: Duration::from_secs(60),
                 on_open: OnOpen::Create,
                 deny_processes: Vec::new(),
+                spend_uids: Vec::new(),
                 recreate_expired: true,
                 max_tasks_per_day: 0,
                 task_wait: Duration::from_secs(3600),

@@ -179,6 +179,8 @@ pub struct TaskStatus {
     pub task: Option<String>,
     /// 0 to 100.
     pub percent: Option<u8>,
+    /// When it may be ready, as far as its progress or earlier tasks of its instance tell.
+    pub estimate: Option<Timestamp>,
     /// When the artifact will be gone.
     pub expires: Option<Timestamp>,
     /// The last failure or denial.

@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub on_open: OnOpen,
     /// Process names that may not spend.
     pub deny_processes: Vec<String>,
+    /// The only users that may spend; empty for all.
+    pub spend_uids: Vec<u32>,
     /// Whether an expired task may be created again by a new open.
     pub recreate_expired: bool,
     /// Most tasks created per day; 0 = no limit.
@@ -45,6 +47,7 @@ impl From<&MountConfig> for EngineOptions {
         EngineOptions {
             on_open: mount.on_open,
             deny_processes: mount.deny_processes.clone(),
+            spend_uids: mount.spend_uids.clone(),
             recreate_expired: mount.recreate_expired,
             max_tasks_per_day: mount.max_tasks_per_day,
             task_wait: mount.task_wait,
@@ -57,6 +60,7 @@ impl EngineOptions {
         policy::Rules {
             on_open: self.on_open,
             deny_processes: &self.deny_processes,
+            spend_uids: &self.spend_uids,
             recreate_expired: self.recreate_expired,
             max_tasks_per_day: self.max_tasks_per_day,
         }
@@ -277,6 +281,10 @@ impl Engine {
     fn not_ready(&self, key: &TaskKey, kind: Kind, why: &str) -> Error {
         let view = self.view(key);
         let percent = view.percent.map(|p| format!(", {p} %")).unwrap_or_default();
+        let estimate = view
+            .estimate
+            .map(|at| format!(", expected ready at {at:.0}"))
+            .unwrap_or_default();
         let last = view
             .error
             .map(|e| format!("; last error: {e}"))
@@ -284,7 +292,7 @@ impl Engine {
         Error::new(
             kind,
             format!(
-                "the download task of {} is {}{percent}: {why}; it goes on, open the file again \
+                "the download task of {} is {}{percent}{estimate}: {why}; it goes on, open the file again \
                  later{last}",
                 label(key),
                 match view.state {

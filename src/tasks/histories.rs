@@ -152,6 +152,7 @@ impl Histories {
         let options = EngineOptions {
             on_open: OnOpen::Create,
             deny_processes: vec!["updatedb".into()],
+            spend_uids: Vec::new(),
             recreate_expired: self.setting.recreate_expired,
             max_tasks_per_day: 0,
             task_wait: Duration::from_secs(3600),

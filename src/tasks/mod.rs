@@ -3,12 +3,13 @@
 //! [`lifecycle`] is the pure state machine, [`ledger`] its durable memory, [`policy`] says who may
 //! spend, [`engine`] lets any number of openers share one wait, `drive` carries the machine's steps
 //! out at the provider, `lanes` says whose turn it is where an instance makes one task at a time,
-//! and `request` is the one that pays. Two hosts on one account have two
+//! `request` is the one that pays, and `estimate` says when it may be ready. Two hosts on one account have two
 //! ledgers: each adopts the task it finds at the provider, and only two first opens within the time
 //! of one look can miss each other.
 
 mod drive;
 pub mod engine;
+mod estimate;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]

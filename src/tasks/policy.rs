@@ -39,6 +39,8 @@ pub struct Rules<'a> {
     pub on_open: OnOpen,
     /// Process names that may not spend.
     pub deny_processes: &'a [String],
+    /// The only users that may spend, by their ids; empty for all.
+    pub spend_uids: &'a [u32],
     /// Whether an expired task may be created again by a new open.
     pub recreate_expired: bool,
     /// Most tasks created in [`DAY`]; 0 = no limit.
@@ -72,12 +74,7 @@ pub fn decide(rules: &Rules<'_>, spender: &Spender, known: Known, created: u32) 
     if rules.on_open == OnOpen::Never {
         return Verdict::Deny("on_open = \"never\": this mount uses no download tasks".into());
     }
-    if let Some(name) = denied_process(rules.deny_processes, spender) {
-        let reason = format!(
-            "process `{}` is in deny_processes: it may look but not have a download task made or \
-             wait for one",
-            one_line(name)
-        );
+    if let Some(reason) = denied(rules, spender) {
         return match known {
             Known::Ready => Verdict::AdoptOnly(reason),
             Known::Expired | Known::Other => Verdict::Deny(reason),
@@ -97,6 +94,20 @@ pub fn decide(rules: &Rules<'_>, spender: &Spender, known: Known, created: u32) 
         return Verdict::AdoptOnly(limit_reached(rules.max_tasks_per_day));
     }
     Verdict::Spend
+}
+
+/// Why `spender` may do no more than look, if so.
+fn denied(rules: &Rules<'_>, spender: &Spender) -> Option<String> {
+    let who = if let Some(name) = denied_process(rules.deny_processes, spender) {
+        format!("process `{}` is in deny_processes", one_line(name))
+    } else if !rules.spend_uids.is_empty() && !rules.spend_uids.contains(&spender.uid) {
+        format!("user {} is not in spend_uids", spender.uid)
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{who}: it may look but not have a download task made or wait for one"
+    ))
 }
 
 /// Why no task is created once `max_tasks_per_day` is reached.
@@ -147,6 +158,7 @@ mod tests {
         Rules {
             on_open,
             deny_processes: deny,
+            spend_uids: &[],
             recreate_expired: true,
             max_tasks_per_day: 0,
         }
@@ -207,6 +219,32 @@ mod tests {
                 expected,
                 "{on_open:?} {comm} {known:?}: {verdict:?}"
             );
+        }
+    }
+
+    #[test]
+    fn only_the_users_named_may_spend() {
+        let by = |uid, spend_uids, known| {
+            let rules = Rules {
+                spend_uids,
+                ..rules(OnOpen::Create, &[])
+            };
+            let spender = Spender {
+                uid,
+                ..process("cp")
+            };
+            word(&decide(&rules, &spender, known, 0))
+        };
+        for (uid, spend_uids, known, expected) in [
+            (1000, &[][..], Known::Other, "spend"),
+            (1000, &[1000], Known::Other, "spend"),
+            (1000, &[0, 1000], Known::Expired, "spend"),
+            (1001, &[0, 1000], Known::Other, "deny"),
+            (1001, &[0, 1000], Known::Expired, "deny"),
+            (1001, &[0, 1000], Known::Ready, "adopt"),
+            (0, &[1000], Known::Other, "deny"),
+        ] {
+            assert_eq!(by(uid, spend_uids, known), expected, "{uid} {spend_uids:?}");
         }
     }
 

@@ -210,7 +210,8 @@ impl Shared {
             .get(key)
             .map_or(0, |drive| drive.outcome.receiver_count());
         let now = self.clock.now();
-        TaskView::new(key, record, self.notes().get(key), waiting, now)
+        let earlier = || self.ledger.task_times(&key.provider, &key.instance);
+        TaskView::new(key, record, self.notes().get(key), waiting, now, earlier)
     }
 
     /// The keys with a failure or a denial.

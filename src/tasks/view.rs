@@ -1,9 +1,10 @@
 //! What operators see of a task, made from what is in memory.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Kind, one_line};
 use crate::model::{Task, TaskKey, TaskState};
+use crate::tasks::estimate;
 use crate::tasks::ledger::{Record, word};
 use crate::tasks::share::Note;
 
@@ -18,6 +19,8 @@ pub struct TaskView {
     pub task_id: Option<String>,
     /// 0 to 100.
     pub percent: Option<u8>,
+    /// When it may be ready, as far as its progress or the past tell.
+    pub estimate: Option<Timestamp>,
     /// When the artifact will be gone.
     pub expires: Option<Timestamp>,
     /// The last failure or denial, one line.
@@ -29,13 +32,15 @@ pub struct TaskView {
 }
 
 impl TaskView {
-    /// The view of what the ledger holds and what was noted beside it.
+    /// The view of what the ledger holds and what was noted beside it; `earlier` tells how long
+    /// other tasks of the instance took.
     pub(super) fn new(
         key: &TaskKey,
         record: Option<&Record>,
         note: Option<&Note>,
         waiting: usize,
         now: Timestamp,
+        earlier: impl FnOnce() -> Vec<SignedDuration>,
     ) -> Self {
         let intended = record.is_some_and(|record| record.intent.is_some());
         let task = record
@@ -63,6 +68,10 @@ impl TaskView {
                 "ready" => Some(100),
                 _ => task.and_then(|task| task.percent),
             },
+            estimate: record.zip(task).and_then(|(record, task)| match state {
+                "queued" | "running" => estimate::ready_at(task, record.since, now, earlier()),
+                _ => None,
+            }),
             expires: task.and_then(|task| task.expires),
             error: denial
                 .or_else(|| failure.map(|(error, _)| error.to_string()))

@@ -226,6 +226,25 @@ fn who_only_looks_around_spends_nothing_and_is_told_once() {
 }
 
 #[test]
+fn users_that_are_not_named_spend_nothing() {
+    for cloud in Cloud::ALL {
+        let contents = contents(1);
+        let mut world = cloud.world(&contents).key("spend_uids = [65534]");
+        world.mount();
+        let file = cloud.files(&world).remove(0);
+        let error = fs::read(&file).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{cloud:?}");
+        let why = attribute(&file, "error");
+        assert!(why.contains("is not in spend_uids"), "{cloud:?}: {why}");
+        assert_eq!(world.sim.bill().tasks_created, 0, "{cloud:?}");
+        world.unmount();
+        world.mount_keys = vec![format!("spend_uids = [{}]", rustix::process::getuid())];
+        world.mount();
+        is_whole(&file, &contents[0], &format!("{cloud:?}"));
+    }
+}
+
+#[test]
 fn a_task_of_many_hours_is_waited_for_in_turns() {
     for cloud in Cloud::ALL {
         let contents = contents(1);

@@ -32,6 +32,7 @@ impl Bench {
             options: EngineOptions {
                 on_open: OnOpen::Create,
                 deny_processes: vec!["updatedb".into()],
+                spend_uids: Vec::new(),
                 recreate_expired: true,
                 max_tasks_per_day: 0,
                 task_wait: 6 * HOUR,
@@ -778,6 +779,37 @@ async fn no_link_is_kept_or_shown() {
     for text in [error.as_bytes(), view.as_bytes(), &ledger, &log] {
         assert!(!text.windows(6).any(|window| window == b"canary"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_has_an_estimate_from_progress_or_the_past() {
+    let mut bench = Bench::new();
+    bench.options.task_wait = MINUTE;
+    bench.fake.world().course = vec![TaskState::Running; 1000].into();
+    let mount = bench.mount();
+    mount.open().await.unwrap_err();
+    assert_eq!(mount.view().estimate, None, "nothing is known");
+    let asked = mount.view().since.unwrap();
+    bench.clock.pass(10 * MINUTE);
+    bench.fake.world().tasks[0].1.percent = Some(50);
+    let error = mount.open().await.unwrap_err();
+    let ready = asked + jiff::SignedDuration::from_mins(20);
+    assert_eq!(mount.view().estimate, Some(ready));
+    assert!(error.to_string().contains("expected ready at"), "{error}");
+
+    bench.clock.pass(2 * MINUTE);
+    bench.fake.world().course.clear();
+    mount.open().await.unwrap();
+    assert_eq!(mount.view().estimate, None, "it is ready");
+    // It took twelve minutes, and so may the next one of its instance.
+    bench.fake.world().course = vec![TaskState::Running; 1000].into();
+    mount
+        .open_shard("rs1", "cp", Wait::UntilReady)
+        .await
+        .unwrap_err();
+    let next = mount.engine.view(&shard("rs1").key());
+    let takes = next.estimate.unwrap().duration_since(next.since.unwrap());
+    assert_eq!(takes, jiff::SignedDuration::from_mins(12));
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Kind, Result};
@@ -51,6 +51,9 @@ struct Shared {
     /// The name under which this process writes intents; empty when it cannot.
     owner: String,
 }
+
+/// A task that was ready sooner tells nothing of how long tasks take: it was found so.
+const TELLING: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the `db` lock guards. Fields are dropped in this order: the database before the lock that
 /// tells the others that we live.
@@ -149,6 +152,18 @@ impl Ledger {
             .collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all
+    }
+
+    /// How long the tasks of an instance that are ready took to be so; from memory.
+    pub(crate) fn task_times(&self, provider: &str, instance: &str) -> Vec<SignedDuration> {
+        let mirror = self.mirror();
+        let ready = mirror.tasks.iter().filter(|(key, record)| {
+            let task = record.task.as_ref();
+            (&*key.provider, &*key.instance) == (provider, instance)
+                && task.is_some_and(|task| task.state == TaskState::Ready)
+        });
+        let times = ready.map(|(_, record)| record.changed.duration_since(record.since));
+        times.filter(|time| *time > TELLING).collect()
     }
 
     /// Creates that were carried out, in this ledger's whole life.
