@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod ls;
 mod mount;
+mod prepare;
 mod table;
 mod unmount;
 
@@ -69,6 +70,8 @@ enum Command {
     Unmount(unmount::Args),
     /// List the backups without mounting them
     Ls(ls::Args),
+    /// Create download tasks ahead of time
+    Prepare(prepare::Args),
     /// Try everything on simulated clouds, without an account
     Demo(demo::Args),
     /// Check, show or find the configuration
@@ -82,7 +85,9 @@ impl Command {
             Command::Mount(_) => LogLevel::Info,
             // What it cannot list it tells itself.
             Command::Ls(_) => LogLevel::Error,
-            Command::Unmount(_) | Command::Demo(_) | Command::Config(_) => LogLevel::Warn,
+            Command::Unmount(_) | Command::Prepare(_) | Command::Demo(_) | Command::Config(_) => {
+                LogLevel::Warn
+            }
         }
     }
 
@@ -91,6 +96,7 @@ impl Command {
             Command::Mount(args) => mount::run(context, args),
             Command::Unmount(args) => unmount::run(args),
             Command::Ls(args) => ls::run(context, args),
+            Command::Prepare(args) => prepare::run(context, args),
             Command::Demo(args) => demo::run(context, &args),
             Command::Config(args) => config::run(context, args),
         }

@@ -18,7 +18,7 @@ use crate::fetch::{FetchOptions, Fetcher};
 use crate::observe::events::Events;
 use crate::observe::kernel::Kernel;
 use crate::observe::metrics::Activity;
-use crate::providers;
+use crate::providers::{self, Provider};
 use crate::reader::Readers;
 use crate::tasks::ledger::Ledger;
 use crate::tasks::{Engine, EngineOptions};
@@ -100,10 +100,19 @@ pub fn tree(config: &Config, clock: SharedClock) -> Result<Tree> {
             Ok((Arc::from(&*provider.name), built))
         })
         .collect::<Result<_>>()?;
+    Ok(tree_of(named, &config.mount, clock))
+}
+
+/// A command's tree over these accounts.
+pub(super) fn tree_of(
+    named: Vec<(Arc<str>, Arc<dyn Provider>)>,
+    mount: &MountConfig,
+    clock: SharedClock,
+) -> Tree {
     // No kernel waits: the provider's own words, after all its retries, are worth the time.
     let events = Events::unlogged(Arc::clone(&clock));
-    let options = tree_options(&config.mount, COMMAND_PATIENCE, &events);
-    Ok(Tree::new(named, options, clock))
+    let options = tree_options(mount, COMMAND_PATIENCE, &events);
+    Tree::new(named, options, clock)
 }
 
 fn tree_options(mount: &MountConfig, patience: Duration, events: &Events) -> TreeOptions {

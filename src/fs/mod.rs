@@ -4,6 +4,7 @@
 //! deadline passes, and shared work (a task, a fetch, a listing) goes on. Looking costs nothing:
 //! only [`Fs::open_file`] leads to a download task or a data request.
 
+mod ahead;
 mod attr;
 mod build;
 mod digest;
@@ -43,6 +44,7 @@ use digest::Verdict;
 use handles::{Handles, OpenArtifact, OpenFile};
 use open::Opener;
 
+pub use ahead::{Ahead, Outlook, Wanted};
 pub use attr::kind;
 pub use build::tree;
 pub use spender::process_name;

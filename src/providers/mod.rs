@@ -63,6 +63,13 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// What a task of `of` costs, in words that follow "would be created,"; `None` where that is
+    /// not known.
+    fn price(&self, of: &ShardRef) -> Option<&'static str> {
+        let _ = of;
+        None
+    }
+
     /// How many tasks may follow at once one that failed, before its opener hears of it.
     fn recreations(&self) -> u32 {
         0

@@ -251,6 +251,9 @@ impl Course {
                     let (id, state) = (one_line(&task.id), word(task.state));
                     tracing::info!(task = %label(key), %id, state, "adopted");
                 }
+                if matches!(task.state, TaskState::Queued | TaskState::Running) {
+                    self.running.drive.started.send_replace(Some(task.clone()));
+                }
                 true
             }
             Write::Changed => false,
@@ -286,7 +289,7 @@ impl Course {
                 format!(
                     "a request to create the download task of {key} may have been carried out, and \
                      this provider cannot tell: none is created until the operator, having looked \
-                     at the provider, decides"
+                     at the provider, decides; `mongo-backupfs prepare --force` creates another one"
                 ),
             ),
             Failure::Lost => Error::new(

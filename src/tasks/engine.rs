@@ -72,6 +72,8 @@ impl EngineOptions {
 pub enum Wait {
     /// Until the task is ready or `task_wait` is over.
     UntilReady,
+    /// Until it exists: the answer may still be under way.
+    UntilStarted,
     /// Not at all: the task is started or adopted in the background, `NotReady` at once.
     No,
 }
@@ -90,7 +92,8 @@ impl Engine {
         }
     }
 
-    /// The ready task of `target`: adopted or created, waited for by all openers together.
+    /// The ready task of `target`: adopted or created, waited for by all openers together. With
+    /// [`Wait::UntilStarted`], the task as it stands once there is one.
     ///
     /// `poll_interval` is the provider's first poll; it backs off. Cancel-safe: dropping the
     /// future leaves the shared work running. Must be called within a tokio runtime.
@@ -130,7 +133,16 @@ impl Engine {
             if wait == Wait::No {
                 return Err(self.not_ready(&key, Kind::NotReady, "not waited for"));
             }
-            match self.outcome(&key, seat.outcome, deadline).await? {
+            let outcome = self.outcome(&key, seat.outcome, deadline);
+            let outcome = match wait {
+                Wait::UntilStarted => tokio::select! {
+                    biased;
+                    outcome = outcome => outcome?,
+                    Some(task) = started(seat.started) => return Ok(task),
+                },
+                _ => outcome.await?,
+            };
+            match outcome {
                 Ok(task) => return Ok(task),
                 // The drive was started for one who may not spend, and we may.
                 Err(error) if error.kind() == Kind::Denied && seat.adopt_only && may_create => {}
@@ -147,6 +159,24 @@ impl Engine {
         let now = self.shared.clock.now();
         tracing::info!(task = %label(key), id = %one_line(task_id), "artifact is gone");
         self.shared.ledger.report_gone(key, task_id, now).await;
+    }
+
+    /// The operator has seen that the last request to create the task of `key`, whose outcome no
+    /// one knows, was not carried out, or pays for another: the next open may create again.
+    ///
+    /// `Busy` while another process waits for the answer to it.
+    pub async fn dismiss_doubt(&self, key: &TaskKey) -> Result<()> {
+        let ledger = &self.shared.ledger;
+        let intent = ledger.reload(key).await.and_then(|record| record.intent);
+        if intent.is_some_and(|intent| ledger.is_held(&intent)) {
+            return Err(Error::new(
+                Kind::Busy,
+                "another process is creating it at this moment",
+            ));
+        }
+        tracing::warn!(task = %label(key), "the operator lets it be created again");
+        ledger.withdraw(key).await;
+        Ok(())
     }
 
     /// What the task `task_id` made will be gone when `link` ends: it is kept until then.
@@ -310,6 +340,12 @@ impl fmt::Debug for Engine {
             .field("options", &self.shared.options)
             .finish_non_exhaustive()
     }
+}
+
+/// The first task that a drive found or made; `None` when it ended without.
+async fn started(mut seen: watch::Receiver<Option<Task>>) -> Option<Task> {
+    let task = seen.wait_for(Option::is_some).await.ok()?;
+    task.clone()
 }
 
 /// How far an opener may go.

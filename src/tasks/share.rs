@@ -45,6 +45,8 @@ pub(super) type Outcome = Result<Task, Arc<Error>>;
 /// One drive as its openers see it: each waiting opener holds a receiver of `outcome`.
 pub(super) struct Drive {
     outcome: watch::Sender<Option<Outcome>>,
+    /// The first task that was found or made on the way.
+    pub(super) started: watch::Sender<Option<Task>>,
     /// Told of each new opener.
     pub(super) joined: Notify,
     /// Why the drive may not create, if it may not.
@@ -63,6 +65,7 @@ pub(super) struct Note {
 /// An opener's place in a drive.
 pub(super) struct Seat {
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
+    pub(super) started: watch::Receiver<Option<Task>>,
     /// Whether the drive may not create.
     pub(super) adopt_only: bool,
 }
@@ -71,6 +74,7 @@ impl Drive {
     fn seat(&self) -> Seat {
         Seat {
             outcome: self.outcome.subscribe(),
+            started: self.started.subscribe(),
             adopt_only: self.adopt_only.is_some(),
         }
     }
@@ -179,6 +183,7 @@ impl Shared {
         }
         let drive = Arc::new(Drive {
             outcome: watch::Sender::new(None),
+            started: watch::Sender::new(None),
             joined: Notify::new(),
             adopt_only,
         });

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use glob::Pattern;
+
 use crate::error::{Error, Kind, Result};
 use crate::model::TaskKey;
 use crate::names;
@@ -24,12 +26,52 @@ impl Tree {
             node: Node::Root,
         };
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            at = self.find(at.ino, name).await?.0;
-            if let Node::Latest { target, .. } = &at.node {
-                at = self.find(at.parent, target).await?.0;
-            }
+            at = self.follow(at.ino, name).await?;
         }
         Ok(at)
+    }
+
+    /// The nodes that `pattern` names: a path whose components may hold `*`, `?` and `[…]`, which
+    /// match neither `/` nor the documents, and `latest` only by its name.
+    ///
+    /// # Errors
+    /// As [`Tree::lookup`]; [`Kind::NotFound`] when nothing matches, [`Kind::Config`] for a
+    /// malformed pattern.
+    pub async fn matching(&self, pattern: &str) -> Result<Vec<Child>> {
+        let mut found = vec![self.resolve("").await?];
+        for part in pattern.split('/').filter(|part| !part.is_empty()) {
+            let glob = Pattern::new(part).map_err(|error| {
+                let words = format!("{}: {}", names::display(part), error.msg);
+                Error::new(Kind::Config, words)
+            })?;
+            let mut below = Vec::new();
+            for node in &found {
+                if Pattern::escape(part) == part {
+                    below.push(self.follow(node.ino, part).await?);
+                } else if node.node.is_directory() {
+                    let children = self.children(node.ino).await?;
+                    let named = children.iter().filter(|child| {
+                        glob.matches(&child.name) && !matches!(child.node, Node::Latest { .. })
+                    });
+                    below.extend(named.cloned());
+                }
+            }
+            found = below;
+        }
+        if found.is_empty() {
+            let words = format!("nothing matches {}", names::display(pattern));
+            return Err(Error::new(Kind::NotFound, words));
+        }
+        Ok(found)
+    }
+
+    /// The child `name` of `parent`, or what it leads to.
+    async fn follow(&self, parent: u64, name: &str) -> Result<Child> {
+        let child = self.find(parent, name).await?.0;
+        match &child.node {
+            Node::Latest { target, .. } => Ok(self.find(child.parent, target).await?.0),
+            _ => Ok(child),
+        }
     }
 
     /// The child `name` of `parent` and how long it may be believed.

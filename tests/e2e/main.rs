@@ -9,6 +9,7 @@ mod hangs;
 mod links;
 mod looking;
 mod paid;
+mod prepare;
 mod readme;
 mod real_chain;
 mod secrets;

@@ -176,6 +176,13 @@ impl Provider for Aliyun {
         Some(of.instance.id.clone())
     }
 
+    /// Failed conversions cost nothing ("Download backup files", help.aliyun.com/mongodb).
+    fn price(&self, _of: &ShardRef) -> Option<&'static str> {
+        Some(
+            "at 0.03125 USD per GB converted, the list price outside finance and government clouds",
+        )
+    }
+
     fn ends_with_link(&self) -> bool {
         self.bucket.is_none()
     }
