@@ -5,6 +5,7 @@
 
 mod aliyun;
 mod crowd;
+mod dedicated;
 mod hangs;
 mod links;
 mod looking;
