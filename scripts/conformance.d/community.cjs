@@ -24,7 +24,7 @@ async function journey(edition, snapshotId, options) {
       const page = { itemsPerPage: 2, pageNum: 1, ...options };
       const { results, totalCount } = await client.cluster.getAll(page);
       assert.deepEqual(results.map((found) => found.name), ["orders", "catalogue"]);
-      assert.equal(totalCount, 4);
+      assert.equal(totalCount, 5);
       assert.equal(results[0].providerSettings.instanceSizeName, "M2");
     },
     async "cloudBackup.getAllReplicaSetCloudBackups"(assert) {

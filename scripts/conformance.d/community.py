@@ -17,7 +17,7 @@ snapshots = clouds["snapshots"]["ledger"]
 
 def get_all_clusters():
     names = [cluster["name"] for cluster in atlas.Clusters.get_all_clusters(iterable=True)]
-    assert names == ["orders", "catalogue", "sandbox", "ledger"], names
+    assert names == ["orders", "catalogue", "sandbox", "ledger", "visits"], names
 
 
 def get_single_cluster():

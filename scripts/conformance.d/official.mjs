@@ -43,7 +43,23 @@ const clusterName = "ledger";
 const [snapshotId] = clouds.snapshots[clusterName];
 const backup = "/api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backup";
 const path = { groupId, clusterName };
+const flexPath = { groupId, name: "reviews" };
+const flexBackup = "/api/atlas/v2/groups/{groupId}/flexClusters/{name}/backup";
+const sharded = { groupId, clusterName: "visits" };
+const [wholeId] = clouds.snapshots.visits;
 let job;
+
+/** The first bytes of every archive. */
+async function isArchive(assert, url) {
+  const answer = await fetch(url);
+  assert.equal(answer.status, 200);
+  assert.deepEqual([...new Uint8Array(await answer.arrayBuffer(), 0, 2)], [0x1f, 0x8b]);
+}
+
+async function code(answer, assert, expected) {
+  const { error } = await answer;
+  assert.equal(error?.errorCode, expected);
+}
 
 async function knobs(change) {
   const headers = { "Content-Type": "application/json" };
@@ -59,14 +75,20 @@ await run("official JavaScript client", {
   },
   async listClusterDetails(assert) {
     const { results } = await api.listClusterDetails();
-    assert.equal(results[0].clusters.length, 4);
+    assert.equal(results[0].clusters.length, 6);
   },
   async listClusters(assert) {
     const { results } = await api.listClusters({ params: { path: { groupId } } });
     const sizes = results.map(
       (cluster) => cluster.replicationSpecs[0].regionConfigs[0].electableSpecs.instanceSize,
     );
-    assert.deepEqual(sizes, ["M2", "M5", "M0", "M10"]);
+    assert.deepEqual(sizes, ["M2", "M5", "M0", "M10", "M10"]);
+    assert.deepEqual(results.map((cluster) => cluster.replicationSpecs.length), [1, 1, 1, 1, 2]);
+  },
+  async "listClusters, with deleted ones"(assert) {
+    const query = { includeDeletedWithRetainedBackups: true };
+    const { results } = await api.listClusters({ params: { path: { groupId }, query } });
+    assert.deepEqual(results.slice(5).map((c) => [c.name, c.stateName]), [["legacy", "DELETED"]]);
   },
   async getCluster(assert) {
     const cluster = await api.getCluster({ params: { path } });
@@ -74,7 +96,36 @@ await run("official JavaScript client", {
   },
   async listFlexClusters(assert) {
     const { results } = await api.listFlexClusters({ params: { path: { groupId } } });
-    assert.deepEqual(results, []);
+    assert.deepEqual(results.map((cluster) => cluster.name), ["reviews"]);
+  },
+  async getFlexCluster(assert) {
+    const cluster = await api.getFlexCluster({ params: { path: flexPath } });
+    assert.equal(cluster.providerSettings.providerName, "FLEX");
+  },
+  async "a Flex cluster is in its own API only"(assert) {
+    const params = { path: { groupId, clusterName: "reviews" } };
+    const asCluster = api.client.GET(`${backup}/snapshots`, { params });
+    await code(asCluster, assert, "CANNOT_USE_FLEX_CLUSTER_IN_CLUSTER_API");
+    const other = { params: { path: { groupId, name: clusterName } } };
+    const asFlex = api.client.GET(`${flexBackup}/snapshots`, other);
+    await code(asFlex, assert, "CANNOT_USE_NON_FLEX_CLUSTER_IN_FLEX_API");
+  },
+  async "list flexClusters/…/backup/snapshots"(assert) {
+    const { data } = await api.client.GET(`${flexBackup}/snapshots`, { params: { path: flexPath } });
+    assert.deepEqual(data.results.map((snapshot) => snapshot.id), clouds.snapshots.reviews);
+  },
+  async "download a Flex snapshot, pending until it is completed"(assert) {
+    await knobs({ task_time: 300 });
+    const body = { snapshotId: clouds.snapshots.reviews[0] };
+    const made = await api.client.POST(`${flexBackup}/download`, { params: { path: flexPath }, body });
+    await knobs({ task_time: 0 });
+    assert.deepEqual([made.data.instanceName, made.data.status], ["reviews", "PENDING"]);
+    const params = { path: { ...flexPath, restoreJobId: made.data.id } };
+    let found;
+    do {
+      found = (await api.client.GET(`${flexBackup}/restoreJobs/{restoreJobId}`, { params })).data;
+    } while (found.status !== "COMPLETED");
+    await isArchive(assert, found.snapshotUrl);
   },
   async "list backup/snapshots, one page"(assert) {
     const params = { path, query: { itemsPerPage: 2, pageNum: 1 } };
@@ -88,18 +139,57 @@ await run("official JavaScript client", {
     const { data } = await api.client.GET(`${backup}/snapshots/{snapshotId}`, { params });
     assert.equal(data.status, "completed");
   },
-  async "create backup/restoreJobs"(assert) {
+  async "create backup/restoreJobs, at work until it is ready"(assert) {
+    await knobs({ task_time: 300 });
     const body = { deliveryType: "download", snapshotId };
     const { data } = await api.client.POST(`${backup}/restoreJobs`, { params: { path }, body });
     job = data;
-    assert.equal(job.snapshotId, snapshotId);
-    const bytes = await (await fetch(job.deliveryUrl[0])).arrayBuffer();
-    assert.deepEqual([...new Uint8Array(bytes, 0, 2)], [0x1f, 0x8b]);
+    assert.deepEqual([job.snapshotId, job.deliveryUrl], [snapshotId, []]);
+    const twice = api.client.POST(`${backup}/restoreJobs`, { params: { path }, body });
+    await code(twice, assert, "CANNOT_DOWNLOAD_SNAPSHOT_CONCURRENTLY");
+    await knobs({ task_time: 0 });
   },
-  async "get backup/restoreJobs/{id}"(assert) {
+  async "get backup/restoreJobs/{id}, whose link works once"(assert) {
     const params = { path: { ...path, restoreJobId: job.id } };
-    const { data } = await api.client.GET(`${backup}/restoreJobs/{restoreJobId}`, { params });
-    assert.deepEqual(data.deliveryUrl, job.deliveryUrl);
+    const look = async () =>
+      (await api.client.GET(`${backup}/restoreJobs/{restoreJobId}`, { params })).data;
+    let found;
+    do {
+      found = await look();
+    } while (found.deliveryUrl.length === 0);
+    await isArchive(assert, found.deliveryUrl[0]);
+    assert.equal((await fetch(found.deliveryUrl[0])).status, 404);
+    const used = await look();
+    assert.deepEqual([used.deliveryUrl, typeof used.finishedAt], [[], "string"]);
+  },
+  async "list backup/snapshots/shardedClusters"(assert) {
+    const { data } = await api.client.GET(`${backup}/snapshots/shardedClusters`, {
+      params: { path: sharded },
+    });
+    const members = data.results[0].members.map((member) => member.replicaSetName);
+    assert.deepEqual(members, ["visits-shard-0", "visits-shard-1", "config"]);
+  },
+  async "get backup/snapshots/shardedCluster/{id}"(assert) {
+    const params = { path: { ...sharded, snapshotId: wholeId } };
+    const { data } = await api.client.GET(`${backup}/snapshots/shardedCluster/{snapshotId}`, {
+      params,
+    });
+    assert.deepEqual([data.id, data.type], [wholeId, "shardedCluster"]);
+  },
+  async "create backup/restoreJobs of a sharded cluster"(assert) {
+    const body = { deliveryType: "download", snapshotId: wholeId };
+    const params = { path: sharded };
+    const { data } = await api.client.POST(`${backup}/restoreJobs`, { params, body });
+    assert.equal(data.components.length, 3);
+    for (const { downloadUrl } of data.components) await isArchive(assert, downloadUrl);
+  },
+  async "cancel backup/restoreJobs/{id}"(assert) {
+    const body = { deliveryType: "download", snapshotId };
+    const { data } = await api.client.POST(`${backup}/restoreJobs`, { params: { path }, body });
+    const one = { params: { path: { ...path, restoreJobId: data.id } } };
+    const { response } = await api.client.DELETE(`${backup}/restoreJobs/{restoreJobId}`, one);
+    assert.equal(response.status, 204);
+    assert.equal((await fetch(data.deliveryUrl[0])).status, 404);
   },
   async "an unknown cluster is an error with its code"(assert) {
     const params = { path: { groupId, clusterName: "unknown" } };
