@@ -378,7 +378,7 @@ impl Sim {
         self.atlas.add_snapshot(cluster, snapshot)
     }
 
-    /// What the download of one replica set of a dedicated cluster's snapshot contains.
+    /// What the download of one replica set of a snapshot contains.
     pub fn part(&self, cluster: &str, snapshot_id: &str, replica_set: &str) -> Option<Content> {
         self.atlas.part(cluster, snapshot_id, replica_set)
     }

@@ -226,17 +226,25 @@ async fn members_have_jobs_of_their_own_where_the_whole_is_refused() {
     })
     .await;
     let atlas = by_key(&sim);
-    for shard in shards(&*atlas, "many").await {
+    let shards = shards(&*atlas, "many").await;
+    assert!(atlas.lane(&shards[0]).is_some());
+    for shard in shards {
         let made = atlas.create_task(&shard).await.unwrap();
         let Found::Task(found) = atlas.find_task(&shard).await.unwrap() else {
             panic!("{} has a job", shard.shard.id);
         };
+        assert!(atlas.lane(&shard).is_none(), "nobody waits for another's");
         assert_eq!(found.id, made.id);
         let url = link(&*atlas, &shard, &made).await;
         let content = sim.part("many", &shard.backup.id, &shard.shard.id).unwrap();
         assert_eq!(bytes(&url).await, content.read(0..content.size()).unwrap());
     }
-    assert_eq!(sim.bill().tasks_created, 3);
+    let bill = sim.bill();
+    assert_eq!(
+        (bill.tasks_created, bill.calls("create_restore_job")),
+        (3, 4),
+        "refused once"
+    );
 }
 
 #[tokio::test]

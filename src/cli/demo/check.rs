@@ -1,6 +1,7 @@
 //! The whole journey over the demo's mount: look at everything, copy every file, compare it with
 //! what the simulated cloud holds, and count what that cost.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,12 @@ pub(super) async fn journey(sim: &Sim, stage: &Stage) -> Result<Report> {
     }
     let packed = files
         .iter()
-        .filter(|path| is_packed(&stage.mountpoint, path))
-        .count();
+        .filter(|path| is_packed(&stage.mountpoint, path));
+    let jobs: HashSet<&Path> = packed
+        .clone()
+        .map(|path| made_by(&stage.mountpoint, path))
+        .collect();
+    let (packed, jobs) = (packed.count(), jobs.len() as u64);
     let bill = sim.bill();
     findings.push(Finding {
         held: wrong.is_empty() && !files.is_empty(),
@@ -59,7 +64,7 @@ pub(super) async fn journey(sim: &Sim, stage: &Stage) -> Result<Report> {
         },
     });
     findings.push(Finding {
-        held: bill.tasks_created == packed as u64,
+        held: bill.tasks_created == jobs,
         words: format!(
             "{} download tasks created for {packed} files that need one",
             bill.tasks_created,
@@ -162,7 +167,7 @@ fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
     };
     let (_, id) = backup.split_once('-')?;
     let content = match *account {
-        ATLAS => return sim.artifact_sha256(instance, id),
+        ATLAS => sim.part(instance, id, shard),
         ALIYUN => sim.aliyun()?.artifact(instance, id, shard),
         UCLOUD => sim.ucloud()?.artifact(instance, id, shard, file.first()?),
         _ if is_packed(root, path) => cloud.packed(instance, id, shard),
@@ -180,6 +185,16 @@ fn is_packed(root: &Path, path: &Path) -> bool {
     let endings = [".tgz", ".tar", ".tar.gz"];
     let name = names.last().copied().unwrap_or_default();
     endings.into_iter().any(|ending| name.ends_with(ending))
+}
+
+/// What one download task makes of which `path` is a file: a shard's directory, and with Atlas all
+/// of a backup.
+fn made_by<'a>(root: &Path, path: &'a Path) -> &'a Path {
+    let above = match names(root, path).first() {
+        Some(&ATLAS) => 2,
+        _ => 1,
+    };
+    path.ancestors().nth(above).unwrap_or(path)
 }
 
 /// The parts of `path` below `root`.

@@ -3,11 +3,11 @@
 //! its members; where Atlas refuses that, by a job for each member.
 //!
 //! State: the job last made for each sharded snapshot, behind a lock that is held while it is
-//! made, so that its members do not have two made; the map of them behind a lock of its own, taken
-//! before and not held across an await.
+//! made, so that its members do not have two made. The map of these and the set of clusters whose
+//! members need jobs of their own are behind locks held for single looks and changes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex as AsyncMutex;
@@ -31,6 +31,8 @@ pub(super) struct Dedicated {
     client: Arc<Client>,
     /// By cluster and snapshot.
     made: Mutex<HashMap<(String, String), Made>>,
+    /// Clusters of whose snapshots Atlas downloads no more than a member at a time.
+    apart: Mutex<HashSet<String>>,
 }
 
 impl Dedicated {
@@ -38,7 +40,13 @@ impl Dedicated {
         Dedicated {
             client,
             made: Mutex::default(),
+            apart: Mutex::default(),
         }
+    }
+
+    /// Whether one job brings all members of a snapshot, as far as is known.
+    pub(super) fn is_shared(&self, service: Service, cluster: &str) -> bool {
+        service == Service::Sharded && !lock(&self.apart).contains(cluster)
     }
 
     /// The job `id` as it stands.
@@ -83,23 +91,31 @@ impl Dedicated {
 
     fn made(&self, of: &ShardRef) -> Made {
         let key = (of.instance.id.clone(), of.backup.id.clone());
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(made.entry(key).or_default())
+        Arc::clone(lock(&self.made).entry(key).or_default())
     }
 
     /// A job for the whole snapshot of a sharded cluster, or for the member alone where Atlas
     /// refuses that in words that say nothing else.
     async fn request_sharded(&self, of: &ShardRef) -> Result<Task> {
-        let wanted = Wanted::of(of);
-        let whole = self.request(Service::Sharded, of, wanted.snapshot).await;
-        match (whole, wanted.member) {
-            (Err(refusal), Some(member)) if refusal.kind() == Kind::Protocol => {
-                debug!(%refusal, "no job for the whole snapshot, one for its member");
-                self.request(Service::Sharded, of, member).await
+        let (wanted, cluster) = (Wanted::of(of), &of.instance.id);
+        let member = wanted.member.unwrap_or(wanted.snapshot);
+        if !self.is_shared(Service::Sharded, cluster) {
+            return self.request(Service::Sharded, of, member).await;
+        }
+        match self.request(Service::Sharded, of, wanted.snapshot).await {
+            Err(refusal) if refusal.kind() == Kind::Protocol && member != wanted.snapshot => {
+                info!(cluster, %refusal, "members are downloaded one by one");
+                let made = self.request(Service::Sharded, of, member).await?;
+                lock(&self.apart).insert(cluster.clone());
+                Ok(made)
             }
-            (whole, _) => whole,
+            whole => whole,
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]

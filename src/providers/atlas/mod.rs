@@ -5,7 +5,8 @@
 //! larger), whose links a job makes and which work once ([`dedicated`]). M0 clusters have no backups.
 //! No snapshot tells the size of its file.
 //!
-//! State: in [`client`] (API versions), [`auth`] (nonces, token) and [`dedicated`] (jobs just made).
+//! State: in [`client`] (API versions), [`auth`] (nonces, token) and [`dedicated`] (jobs just made,
+//! ways refused).
 
 mod auth;
 mod client;
@@ -232,10 +233,12 @@ impl Provider for Atlas {
         self.link_of(looked.ok_or_else(gone)?, family.mode())
     }
 
-    /// All members of a sharded cluster's snapshot are downloaded by one job.
+    /// All members of a sharded cluster's snapshot are downloaded by one job: while it is made for
+    /// one of them, the others wait to adopt it.
     fn lane(&self, of: &ShardRef) -> Option<String> {
-        let sharded = convert::service(&of.instance) == Some(Service::Sharded);
-        sharded.then(|| format!("{}/{}", of.instance.id, of.backup.id))
+        let service = convert::service(&of.instance)?;
+        let shared = self.dedicated.is_shared(service, &of.instance.id);
+        shared.then(|| format!("{}/{}", of.instance.id, of.backup.id))
     }
 }
 
