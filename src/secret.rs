@@ -5,7 +5,11 @@
 
 use std::fmt;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::Url;
+
+/// What the address of a file begins with.
+const LOCAL: &str = "file:///";
 
 /// A key, token or password.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,14 +62,29 @@ impl SafeUrl {
         })
     }
 
+    /// The file at `path` below the local directory of its account.
+    pub fn of_file(path: &str) -> Self {
+        let path = percent_encode(path.as_bytes(), NON_ALPHANUMERIC);
+        SafeUrl {
+            text: format!("{LOCAL}{path}"),
+            origin: LOCAL.trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// Where the file is below that directory, if this is one.
+    pub fn local_path(&self) -> Option<String> {
+        let path = percent_decode_str(self.text.strip_prefix(LOCAL)?);
+        path.decode_utf8().ok().map(Into::into)
+    }
+
     /// The address itself, signature included: for sending, never for printing.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// The parsed address, for sending. Parsing succeeded in [`SafeUrl::parse`].
+    /// The parsed address, for sending.
     pub fn url(&self) -> Url {
-        Url::parse(&self.text).expect("checked by SafeUrl::parse")
+        Url::parse(&self.text).expect("checked by SafeUrl::parse, made by SafeUrl::of_file")
     }
 
     /// Whether the scheme is https.
@@ -100,6 +119,18 @@ mod tests {
             "https://host:8443/… https://host:8443/…"
         );
         assert!(link.expose().contains("key%2Fx?sig=abc"));
+    }
+
+    #[test]
+    fn a_file_is_named_by_its_path_whatever_that_holds() {
+        for path in ["a/b.json", "a/../é %2F?#&", "", "/etc/passwd"] {
+            let url = SafeUrl::of_file(path);
+            assert_eq!(url.local_path().as_deref(), Some(path));
+            assert_eq!(url.url().scheme(), "file");
+            assert_eq!(format!("{url}"), "file:/…");
+        }
+        let remote = SafeUrl::parse("https://h/k").unwrap();
+        assert_eq!(remote.local_path(), None);
     }
 
     #[test]

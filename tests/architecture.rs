@@ -8,7 +8,7 @@ use std::path::Path;
 /// The rooms, lowest first. A room may import those of lower layers, never its own neighbours.
 const LAYERS: &[&[&str]] = &[
     &["clock", "error", "names", "secret"],
-    &["config", "model", "observe"],
+    &["config", "directory", "model", "observe"],
     &["cache", "providers"],
     &["links"],
     &["fetch"],

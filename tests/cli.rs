@@ -246,20 +246,6 @@ fn a_wrong_configuration_is_one_line_and_exit_2() {
 }
 
 #[test]
-fn a_kind_that_is_not_served_yet_is_said() {
-    let home = Home::new();
-    let bucket = "[[provider]]\nname = 'b'\nkind = 'bucket'\nservice = 'fs'\n";
-    home.configure(bucket, 0o600);
-    home.run(&["config", "check"]).success();
-    let answer = home.run(&["ls"]);
-    assert!(
-        answer
-            .failure(2)
-            .contains("kind `bucket` is not served by this version")
-    );
-}
-
-#[test]
 fn ls_says_what_it_cannot_list() {
     let home = Home::new();
     home.configure(UNREACHABLE, 0o600);

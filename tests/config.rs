@@ -231,6 +231,7 @@ fn defaults_of_each_provider() {
         name = "b"
         kind = "bucket"
         service = "fs"
+        options = { root = "backups" }
     "#;
     let config = desk.load(text, 0o644).unwrap();
     for provider in &config.providers {
@@ -298,7 +299,9 @@ fn defaults_of_each_provider() {
         panic!()
     };
     assert_eq!(bucket.service, BucketService::Fs);
-    assert_eq!(bucket.layout, "{instance}/{backup}/{shard}/");
+    assert_eq!(bucket.layout.to_string(), "{instance}/{backup}/{shard}/");
+    let root = desk.directory.path().join("backups");
+    assert_eq!(bucket.option("root"), root.to_str());
 }
 
 #[test]
@@ -536,7 +539,7 @@ fn mistakes_of_the_other_clouds() {
         (
             "layout = \"{instance}/{backup}/{shard}/\"",
             "layout = \"{instance}/{shard}/\"",
-            "provider \"pbm\": key `layout`: expected `{instance}` and `{backup}` once each, and `{shard}` at most once",
+            "provider \"pbm\": key `layout`: expected `{backup}` once, and `{instance}` and `{shard}` at most once; or `pbm`",
         ),
         (
             "layout = \"{instance}/{backup}/{shard}/\"",
@@ -748,16 +751,126 @@ fn a_plain_secret_needs_a_private_file() {
     }
     let option = |key: &str| {
         format!(
-            "[[provider]]\nname = 'b'\nkind = 'bucket'\nservice = 's3'\noptions = {{ {key} = '{CANARY}' }}"
+            "[[provider]]\nname = 'b'\nkind = 'bucket'\nservice = 's3'\noptions = {{ bucket = 'b', region = 'r', access_key_id = {{ env = 'ATLAS_PUBLIC_KEY' }}, {key} = '{CANARY}' }}"
         )
     };
-    assert!(desk.load(option("bucket"), 0o644).is_ok());
+    let told = desk.complaint(option("root"), 0o644);
+    assert!(
+        told.ends_with("key `secret_access_key` is missing"),
+        "{told}"
+    );
     let told = desk.complaint(option("secret_access_key"), 0o644);
     assert!(
         told.contains("key `secret_access_key`: a plain-text secret"),
         "{told}"
     );
     assert!(desk.load(option("secret_access_key"), 0o600).is_ok());
+}
+
+#[test]
+fn the_options_of_a_bucket_are_known() {
+    let desk = Desk::new();
+    let bucket = |service: &str, options: &str| {
+        format!(
+            "[[provider]]\nname = 'b'\nkind = 'bucket'\nservice = '{service}'\noptions = {{ {options} }}"
+        )
+    };
+    for (service, options, told) in [
+        (
+            "s3",
+            "bucket = 'b', regoin = 'r'",
+            "unknown key `regoin`; did you mean `region`?",
+        ),
+        (
+            "s3",
+            "bucket = 'b', container = 'c'",
+            "unknown key `container`",
+        ),
+        ("s3", "region = 'r'", "key `bucket` is missing"),
+        ("s3", "bucket = '', region = 'r'", "key `bucket` is missing"),
+        ("s3", "bucket = 'b'", "key `region` is missing"),
+        (
+            "s3",
+            "bucket = 'b', region = 'r', secret_access_key = { env = 'ATLAS_PRIVATE_KEY' }",
+            "key `access_key_id` is missing",
+        ),
+        (
+            "s3",
+            "bucket = 'b', endpoint = 'http://minio:9000'",
+            "key `endpoint`: plain http needs `allow_http = true` for this provider",
+        ),
+        (
+            "s3",
+            "bucket = 'b', region = 'r', skip_signature = 'yes'",
+            "key `skip_signature`: expected true or false, found a string",
+        ),
+        ("cos", "bucket = 'b-1'", "key `endpoint` is missing"),
+        (
+            "cos",
+            "bucket = 'b/1', region = 'r'",
+            "key `bucket`: expected only letters, digits, `-`, `.` and `_`",
+        ),
+        ("azblob", "container = 'c'", "key `endpoint` is missing"),
+        ("fs", "bucket = 'b'", "unknown key `bucket`"),
+        ("fs", "", "key `root` is missing"),
+    ] {
+        let complaint = desk.complaint(bucket(service, options), 0o644);
+        let expected = format!(":5: provider \"b\": key `options`: {told}");
+        assert!(complaint.starts_with(&expected), "{options}: {complaint}");
+    }
+    let none = bucket("s3", "").replace("options = {  }", "");
+    let complaint = desk.complaint(none, 0o644);
+    assert!(
+        complaint.ends_with("key `options` is missing"),
+        "{complaint}"
+    );
+
+    let options = |service: &str, options: &str| {
+        let config = desk.load(bucket(service, options), 0o644).unwrap();
+        let ProviderKind::Bucket(bucket) = config.providers.into_iter().next().unwrap().kind else {
+            panic!()
+        };
+        bucket
+    };
+    let keys = "access_key_id = { env = 'ATLAS_PUBLIC_KEY' }, \
+                secret_access_key = { env = 'ATLAS_PRIVATE_KEY' }, session_token = { env = 'NONE' }";
+    let s3 = options(
+        "s3",
+        &format!("bucket = 'b', endpoint = 'https://minio:9000/', {keys}"),
+    );
+    assert_eq!(
+        s3.option("region"),
+        Some("us-east-1"),
+        "what it is signed for"
+    );
+    assert_eq!(s3.option("disable_config_load"), Some("true"), "own keys");
+    assert_eq!(s3.option("session_token"), None);
+    assert_eq!(s3.option("secret_access_key"), Some("atlas-private"));
+    for (service, given, endpoint) in [
+        ("s3", "bucket = 'b', region = 'r', endpoint = ''", None),
+        (
+            "cos",
+            "bucket = 'b-1', region = 'r'",
+            Some("https://cos.r.myqcloud.com"),
+        ),
+        (
+            "oss",
+            "bucket = 'b', region = 'r'",
+            Some("https://oss-r.aliyuncs.com"),
+        ),
+        ("gcs", "bucket = 'b'", None),
+        (
+            "azblob",
+            "container = 'c', account_name = 'a'",
+            Some("https://a.blob.core.windows.net"),
+        ),
+    ] {
+        assert_eq!(
+            options(service, given).option("endpoint"),
+            endpoint,
+            "{given}"
+        );
+    }
 }
 
 #[test]

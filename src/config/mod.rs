@@ -22,7 +22,8 @@ pub use locate::{VARIABLE, is_there, locate, places};
 pub use mount::{MountConfig, OnOpen};
 pub use provider::{
     AliyunConfig, ArchiveFormat, AtlasAuth, AtlasConfig, BucketConfig, BucketService, CosConfig,
-    Network, OssConfig, ProviderConfig, ProviderKind, TencentConfig, UcloudConfig,
+    Field, Folder, Layout, Names, Network, OssConfig, Pattern, ProviderConfig, ProviderKind,
+    TencentConfig, UcloudConfig,
 };
 pub use settings::MountArgs;
 

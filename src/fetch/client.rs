@@ -17,12 +17,14 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
+use super::local;
 use super::part::Part;
 use super::pool::{self, Pool, To};
 use super::probe::{self, Probe};
 use super::redirect::{self, MOST_HOPS};
 use super::sizing::{MOST_PARTS, Plan, Sizing};
 use super::stats::FetchStats;
+use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::links::Links;
 use crate::model::{Link, LinkMode, Validator};
@@ -37,6 +39,8 @@ pub struct FetchOptions {
     pub allow_http: bool,
     /// Extra certificate authority (PEM).
     pub ca_file: Option<PathBuf>,
+    /// The local directory that links may name files of.
+    pub directory: Option<PathBuf>,
     /// Time to connect.
     pub connect_timeout: Duration,
     /// Longest silence in a body or before headers.
@@ -56,6 +60,7 @@ impl Default for FetchOptions {
         FetchOptions {
             allow_http: false,
             ca_file: None,
+            directory: None,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(20),
             min_rate: 16 << 10,
@@ -149,6 +154,11 @@ impl Shared {
                 Kind::Unsupported,
                 "the provider's link works once only: it cannot be read in ranges",
             ));
+        }
+        if let (Some(path), Some(directory)) = (link.url.local_path(), &self.options.directory) {
+            self.stats.requests.add(1);
+            let directory = Directory::new(directory);
+            return local::answer(directory, path, wanted.clone(), pinned).await;
         }
         let allow_http = self.options.allow_http;
         let home = link.url.url();

@@ -1,11 +1,12 @@
-//! The only place that reads artifact bytes over HTTP.
+//! The only place that reads artifact bytes: over HTTP, or from a local directory.
 //!
 //! [`validate`], [`retry`], [`sizing`] and the rules of [`redirect`] are pure; [`client`] sends; [`part`] keeps
-//! a range flowing; [`probe`] asks what there is. What leaves this module is exactly the bytes of
+//! a range flowing; [`probe`] asks what there is; `local` answers for a directory. What leaves this module is exactly the bytes of
 //! the pinned version, or an error that names no address.
 
 mod attempts;
 pub mod client;
+mod local;
 pub mod part;
 mod pool;
 pub mod probe;

@@ -1,6 +1,7 @@
 //! From the configuration to a filesystem, or to its tree alone.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -129,6 +130,7 @@ fn account(config: &ProviderConfig, clock: &SharedClock) -> Result<Account> {
         fetcher: Fetcher::new(FetchOptions {
             allow_http: config.allow_http,
             ca_file: config.ca_file.clone(),
+            directory: config.directory().map(Path::to_owned),
             retry_budget: config.retry_budget,
             ..FetchOptions::default()
         })?,

@@ -2,6 +2,7 @@
 
 pub mod aliyun;
 pub mod atlas;
+pub mod bucket;
 mod hex;
 pub mod http;
 mod mac;
@@ -17,7 +18,7 @@ use async_trait::async_trait;
 
 use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, ProviderKind};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::model::{Backup, Found, Instance, Link, RemoteFile, ShardRef, Task};
 
 /// One account at one cloud.
@@ -90,13 +91,6 @@ pub fn build(config: &ProviderConfig, clock: SharedClock) -> Result<Arc<dyn Prov
             Ok(Arc::new(tencent::Tencent::new(config, tencent, clock)?))
         }
         ProviderKind::Ucloud(ucloud) => Ok(Arc::new(ucloud::Ucloud::new(config, ucloud, clock)?)),
-        other => Err(Error::new(
-            Kind::Config,
-            format!(
-                "provider `{}`: kind `{}` is not served by this version; remove it or upgrade",
-                config.name,
-                other.word()
-            ),
-        )),
+        ProviderKind::Bucket(bucket) => Ok(Arc::new(bucket::Bucket::new(config, bucket, clock)?)),
     }
 }

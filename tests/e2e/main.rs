@@ -4,6 +4,7 @@
 //! /dev/fuse and the right to mount, and fail without.
 
 mod aliyun;
+mod bucket;
 mod crowd;
 mod dedicated;
 mod hangs;

@@ -1,5 +1,5 @@
 //! The whole journey over the demo's mount: look at everything, copy every file, compare it with
-//! what the simulated cloud holds, and count what that cost.
+//! what the simulated clouds and the bucket hold, and count what that cost.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{ALIYUN, ATLAS, Stage, UCLOUD, aside, tree};
+use super::{ALIYUN, ATLAS, BUCKET, STORAGE, Stage, UCLOUD, aside, tree};
 use crate::cli::print;
 use crate::error::{Error, Kind, Result};
 use crate::sim::{Bill, Sim};
@@ -40,7 +40,7 @@ pub(super) async fn journey(sim: &Sim, stage: &Stage) -> Result<Report> {
         let source = path.clone();
         let (size, digest) = aside(move || copied(&source, &copy)).await?;
         bytes += size;
-        if expected(sim, &stage.mountpoint, path).as_ref() != Some(&digest) {
+        if expected(sim, stage, path).as_ref() != Some(&digest) {
             wrong.push(path.display().to_string());
         }
     }
@@ -134,9 +134,15 @@ fn looking_was_free(bill: &Bill, files: usize) -> Finding {
 /// Copies as `cp` does, and tells the copy's size and SHA-256.
 fn copied(from: &Path, to: &Path) -> io::Result<(u64, String)> {
     fs::copy(from, to)?;
-    let mut digest = Sha256::new();
-    let size = io::copy(&mut File::open(to)?, &mut Hash(&mut digest))?;
+    let copy = digest_of(to)?;
     fs::remove_file(to)?;
+    Ok(copy)
+}
+
+/// Size and SHA-256 of a file.
+fn digest_of(path: &Path) -> io::Result<(u64, String)> {
+    let mut digest = Sha256::new();
+    let size = io::copy(&mut File::open(path)?, &mut Hash(&mut digest))?;
     let digest = digest.finalize();
     Ok((
         size,
@@ -159,8 +165,9 @@ impl io::Write for Hash<'_> {
 }
 
 /// The digest of what the simulated clouds hold for `<account>/<instance>/<time>-<id>/<shard>/<file…>`
-/// below `root`.
-fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
+/// below the mountpoint.
+fn expected(sim: &Sim, stage: &Stage, path: &Path) -> Option<String> {
+    let root = &*stage.mountpoint;
     let (names, cloud) = (names(root, path), sim.tencent());
     let [account, instance, backup, shard, file @ ..] = names.as_slice() else {
         return None;
@@ -170,6 +177,15 @@ fn expected(sim: &Sim, root: &Path, path: &Path) -> Option<String> {
         ATLAS => sim.part(instance, id, shard),
         ALIYUN => sim.aliyun()?.artifact(instance, id, shard),
         UCLOUD => sim.ucloud()?.artifact(instance, id, shard, file.first()?),
+        BUCKET => {
+            let storage = stage.dir.path().join(STORAGE);
+            let file: PathBuf = file.iter().collect();
+            // A snapshot's description lies beside its folder.
+            let described = storage.join(&file);
+            let lying = Some(described).filter(|path| path.exists());
+            let lying = lying.unwrap_or_else(|| storage.join(id).join(shard).join(file));
+            return digest_of(&lying).ok().map(|(_, digest)| digest);
+        }
         _ if is_packed(root, path) => cloud.packed(instance, id, shard),
         _ => {
             let file = file.join("/");

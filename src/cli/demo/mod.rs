@@ -12,19 +12,25 @@ use std::iter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::{Context, Exit, print};
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment, MountArgs};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Mount, Signals};
-use crate::sim::{Sim, demo_clouds};
+use crate::sim::{Sim, demo_clouds, pbm_storage};
 
 /// The top-level directories of the demo's accounts.
 const ATLAS: &str = "atlas-demo";
 const TENCENT: &str = "tencent-demo";
 const ALIYUN: &str = "aliyun-demo";
 const UCLOUD: &str = "ucloud-demo";
+const BUCKET: &str = "bucket-demo";
+
+/// The local directory, within the demo's, that is shown as a bucket.
+const STORAGE: &str = "pbm";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -94,6 +100,13 @@ impl Stage {
                     own
                 }
             };
+            // Whole hours, and never in the future.
+            let now = SystemClock.now().as_second();
+            let hour = Timestamp::from_second(now - now.rem_euclid(3600)).unwrap_or_default();
+            pbm_storage(
+                &dir.path().join(STORAGE),
+                hour - SignedDuration::from_hours(3),
+            )?;
             Ok(Stage { mountpoint, dir })
         };
         made().map_err(|error| environment("cannot make a temporary directory", error))
@@ -104,10 +117,11 @@ impl Stage {
     fn config(&self, sim: &Sim, context: &Context) -> Result<Config> {
         let dir = self.dir.path();
         let text = format!(
-            "[mount]\ncache_dir = {}\nstate_dir = {}\n\n{}",
+            "[mount]\ncache_dir = {}\nstate_dir = {}\n\n{}\n{}",
             quoted(&dir.join("cache").to_string_lossy()),
             quoted(&dir.join("state").to_string_lossy()),
             accounts(sim),
+            bucket(&dir.join(STORAGE)),
         );
         let path = dir.join("config.toml");
         let mut file = fs::OpenOptions::new();
@@ -205,6 +219,19 @@ fn ucloud(sim: &Sim) -> String {
         quoted(cloud.endpoint()),
         quoted(cloud.public_key()),
         quoted(cloud.private_key()),
+    )
+}
+
+fn bucket(root: &Path) -> String {
+    format!(
+        "[[provider]]\n\
+         name = {}\n\
+         kind = \"bucket\"\n\
+         service = \"fs\"\n\
+         layout = \"pbm\"\n\
+         options = {{ root = {} }}\n",
+        quoted(BUCKET),
+        quoted(&root.to_string_lossy()),
     )
 }
 

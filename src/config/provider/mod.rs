@@ -1,12 +1,15 @@
 //! The accounts: what a `[[provider]]` table says, as typed values of one cloud.
 
+mod bucket;
+mod layout;
 mod read;
 mod values;
 
+pub use layout::{Field, Folder, Layout, Names, Pattern};
 pub(super) use read::read;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
@@ -28,6 +31,18 @@ pub struct ProviderConfig {
     pub retry_budget: Duration,
     /// Which cloud, and its own keys.
     pub kind: ProviderKind,
+}
+
+impl ProviderConfig {
+    /// The local directory whose files are the artifacts, where it is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.kind {
+            ProviderKind::Bucket(bucket) if bucket.service == BucketService::Fs => {
+                bucket.option("root").map(Path::new)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Which cloud.
@@ -200,10 +215,17 @@ pub struct UcloudConfig {
 pub struct BucketConfig {
     /// The store's protocol.
     pub service: BucketService,
-    /// Where a backup lies below the root: holds `{instance}`, `{backup}` and maybe `{shard}`.
-    pub layout: String,
-    /// The store's own options; any of them may be private.
+    /// Where a backup lies below the root.
+    pub layout: Layout,
+    /// The store's own options, complete; any of them may be private.
     pub options: BTreeMap<String, Secret>,
+}
+
+impl BucketConfig {
+    /// What an option says, if it is given.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.get(name).map(Secret::expose)
+    }
 }
 
 /// A store's protocol (an OpenDAL service).
@@ -234,7 +256,7 @@ impl BucketService {
         BucketService::Fs,
     ];
 
-    /// The word in the configuration: OpenDAL's scheme.
+    /// The word in the configuration: OpenDAL's name of the service.
     pub fn word(self) -> &'static str {
         match self {
             BucketService::S3 => "s3",

@@ -1,15 +1,15 @@
 //! Reads `[[provider]]` tables: which keys each kind has, their defaults and their limits.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
-use super::values::{base_address, bucket_option, host_part, layout};
+use super::bucket;
+use super::values::{base_address, host_part};
 use super::{
     AliyunConfig, ArchiveFormat, AtlasAuth, AtlasConfig, BucketConfig, BucketService, CosConfig,
-    Network, OssConfig, ProviderConfig, ProviderKind, TencentConfig, UcloudConfig,
+    Layout, Network, OssConfig, ProviderConfig, ProviderKind, TencentConfig, UcloudConfig,
 };
 use crate::config::document::{Entry, Section};
 use crate::config::{Environment, units};
@@ -284,22 +284,17 @@ impl Account<'_> {
         let table = self.table;
         let services = BucketService::ALL.map(|service| (service.word(), service));
         let service = table.require("service")?.choice(&services)?;
-        let mut options = BTreeMap::new();
-        if let Some(entry) = table.get("options") {
-            for option in entry.section()?.below("options").iter() {
-                options.insert(
-                    option.key().to_owned(),
-                    bucket_option(&option, self.environment)?,
-                );
+        let options = table.require("options")?.section()?.below("options");
+        let layout = match table.get("layout") {
+            None => Layout::default(),
+            Some(entry) => {
+                Layout::parse(entry.filled_text()?).map_err(|words| entry.error(words))?
             }
-        }
+        };
         Ok(ProviderKind::Bucket(BucketConfig {
             service,
-            layout: match table.get("layout") {
-                None => "{instance}/{backup}/{shard}/".to_owned(),
-                Some(entry) => layout(&entry)?,
-            },
-            options,
+            layout,
+            options: bucket::options(&options, service, self.allow_http, self.environment)?,
         }))
     }
 
@@ -370,8 +365,12 @@ impl Account<'_> {
         };
         let table = entry.section()?.below(key);
         table.allow_only(&[&["bucket", "region", "endpoint"], more])?;
-        let bucket = host_part(&table.require("bucket")?)?;
-        let region = host_part(&table.require("region")?)?;
+        let part = |key| {
+            let entry = table.require(key)?;
+            let text = entry.filled_text()?;
+            host_part(&entry, text).map(|()| text.to_owned())
+        };
+        let (bucket, region) = (part("bucket")?, part("region")?);
         read(table, bucket, region).map(Some)
     }
 }

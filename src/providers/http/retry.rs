@@ -11,7 +11,7 @@ const FAILURE: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const THROTTLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(40));
 
 /// The time that one operation may lose to failed attempts and to waiting, over all its calls.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Budget {
     left: Duration,
 }
@@ -20,6 +20,11 @@ impl Budget {
     /// A budget of `total`.
     pub fn new(total: Duration) -> Self {
         Budget { left: total }
+    }
+
+    /// What is left of it.
+    pub fn left(&self) -> Duration {
+        self.left
     }
 
     /// Counts time that a failed attempt took.

@@ -229,7 +229,7 @@ fn is_encoded(key: &str) -> bool {
 }
 
 /// Code and message of a refusal; empty where there is none.
-pub(super) fn complaint(answer: &Answer) -> (String, String) {
+pub fn complaint(answer: &Answer) -> (String, String) {
     let (mut code, mut message) = (String::new(), String::new());
     if !answer.status.is_success() {
         let text = String::from_utf8_lossy(&answer.body);

@@ -17,8 +17,8 @@ use http::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
-pub use self::listing::Object;
-use self::listing::{Page, complaint};
+use self::listing::Page;
+pub use self::listing::{Object, complaint};
 use crate::clock::SharedClock;
 use crate::config::ProviderConfig;
 use crate::error::{Error, Kind, Result, one_line};

@@ -1,0 +1,153 @@
+//! Where the objects are: an object store or a local directory. Both list folders and objects by
+//! their keys, read small objects and give links to large ones.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::local::Local;
+use super::remote::Remote;
+use super::requests::Sender;
+use crate::clock::SharedClock;
+use crate::config::{BucketConfig, ProviderConfig};
+use crate::error::{Error, Kind, Result, one_line};
+use crate::model::{Facts, Link, Origin, RemoteFile, Size};
+
+/// Fact of a file: its key.
+const KEY: &str = "key";
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) key: String,
+    /// In bytes.
+    pub(super) size: u64,
+    /// When it was written.
+    pub(super) modified: Option<Timestamp>,
+    /// Its version, with its quotes.
+    pub(super) etag: Option<String>,
+}
+
+impl Object {
+    /// The object as a file at `path` of its shard.
+    pub(super) fn file(self, path: &str) -> RemoteFile {
+        RemoteFile {
+            path: path.to_owned(),
+            size: Size::Exact(self.size),
+            modified: self.modified,
+            origin: Origin::Object,
+            etag: self.etag,
+            digest: None,
+            facts: Facts::from([(KEY, self.key)]),
+        }
+    }
+}
+
+/// What a listing brought.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Keys of folders, with a slash at the end.
+    pub(super) folders: Vec<String>,
+    pub(super) objects: Vec<Object>,
+}
+
+impl Listed {
+    /// The names of the folders directly below `prefix`.
+    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
+        let names = self.folders.iter().filter_map(|key| {
+            let name = key.strip_prefix(prefix)?.strip_suffix('/')?;
+            (!name.is_empty()).then(|| name.to_owned())
+        });
+        names.collect()
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub(super) enum Store {
+    Remote(Remote),
+    Local(Local),
+}
+
+/// One operation on a store: its requests share a retry budget.
+pub(super) struct Operation<'a> {
+    store: &'a Store,
+    sender: Option<Sender>,
+}
+
+impl Store {
+    /// The store as configured; asks nothing yet.
+    pub(super) fn new(
+        common: &ProviderConfig,
+        config: &BucketConfig,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        match common.directory() {
+            Some(directory) => Ok(Store::Local(Local::new(directory))),
+            None => Remote::new(common, config, clock).map(Store::Remote),
+        }
+    }
+
+    pub(super) fn operation(&self) -> Operation<'_> {
+        Operation {
+            store: self,
+            sender: match self {
+                Store::Remote(remote) => Some(remote.sender()),
+                Store::Local(_) => None,
+            },
+        }
+    }
+}
+
+impl Operation<'_> {
+    /// What is directly below `prefix`, folders and objects. `prefix` need not end with a slash.
+    pub(super) async fn list(&self, prefix: &str) -> Result<Listed> {
+        self.listed(prefix, false).await
+    }
+
+    /// Every object whose key begins with `prefix`.
+    pub(super) async fn objects(&self, prefix: &str) -> Result<Vec<Object>> {
+        Ok(self.listed(prefix, true).await?.objects)
+    }
+
+    async fn listed(&self, prefix: &str, all_below: bool) -> Result<Listed> {
+        let listed = match (self.store, &self.sender) {
+            (Store::Remote(remote), Some(sender)) => remote.list(prefix, all_below, sender).await,
+            (Store::Local(local), _) => local.list(prefix, all_below).await,
+            (Store::Remote(_), None) => Err(unsent()),
+        };
+        listed.map_err(|error| error.context(format!("listing {}", place(prefix))))
+    }
+
+    /// The object at `key`, which must be small.
+    pub(super) async fn read(&self, key: &str) -> Result<Bytes> {
+        let read = match (self.store, &self.sender) {
+            (Store::Remote(remote), Some(sender)) => remote.read(key, sender).await,
+            (Store::Local(local), _) => local.read(key).await,
+            (Store::Remote(_), None) => Err(unsent()),
+        };
+        read.map_err(|error| error.context(format!("reading {}", place(key))))
+    }
+
+    /// A link to a file that was made of an [`Object`].
+    pub(super) async fn link(&self, file: &RemoteFile) -> Result<Link> {
+        let key = file.facts.get(KEY).map(String::as_str);
+        let key = key.ok_or_else(|| Error::new(Kind::Internal, "an object lost its key"))?;
+        match (self.store, &self.sender) {
+            (Store::Remote(remote), Some(sender)) => remote.link(key, sender).await,
+            (Store::Local(local), _) => Ok(local.link(key)),
+            (Store::Remote(_), None) => Err(unsent()),
+        }
+    }
+}
+
+fn unsent() -> Error {
+    Error::new(Kind::Internal, "an operation on a store cannot send")
+}
+
+/// `key` in words.
+fn place(key: &str) -> String {
+    match key {
+        "" => "the bucket".to_owned(),
+        key => one_line(key),
+    }
+}
