@@ -33,5 +33,6 @@ pub mod providers;
 pub mod reader;
 pub mod secret;
 pub mod sim;
+pub mod sync;
 pub mod tasks;
 pub mod tree;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The rooms, lowest first. A room may import those of lower layers, never its own neighbours.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "error", "names", "secret"],
+    &["clock", "error", "names", "secret", "sync"],
     &["config", "directory", "model", "observe"],
     &["cache", "providers"],
     &["links"],

@@ -9,6 +9,8 @@ mod attr;
 mod build;
 mod digest;
 mod flight;
+#[cfg(test)]
+mod flight_tests;
 mod handles;
 mod live;
 mod meta;

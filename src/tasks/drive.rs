@@ -101,13 +101,13 @@ impl Course {
     /// A new attempt, from what the ledger holds now.
     async fn begin(&self) -> (Attempt, Action, Footing) {
         let shared = &self.running.shared;
-        let record = shared.ledger.reload(&self.running.key).await;
+        let record = shared.ledger.reload(self.running.key()).await;
         let footing = Footing {
             revision: record.as_ref().map_or(0, |record| record.revision),
             failure: None,
         };
         let rules = Rules {
-            may_create: self.running.drive.adopt_only.is_none(),
+            may_create: self.running.drive().adopt_only.is_none(),
             recreate_expired: shared.options.recreate_expired,
             recreations: self.provider.recreations(),
             first_poll: self.first_poll,
@@ -120,7 +120,7 @@ impl Course {
     async fn find(&self, footing: &mut Footing) -> Event {
         match self.provider.find_task(&self.target).await {
             Ok(found) => {
-                self.running.shared.note_answer(&self.running.key);
+                self.running.shared.note_answer(self.running.key());
                 Event::Found(match found {
                     Found::Task(task) => Found::Task(without_links(task)),
                     other => other,
@@ -135,13 +135,13 @@ impl Course {
 
     async fn poll(&self, footing: &mut Footing) -> Event {
         let shared = &self.running.shared;
-        let record = shared.ledger.task(&self.running.key);
+        let record = shared.ledger.task(self.running.key());
         let Some(task) = record.and_then(|record| record.task) else {
             return Event::Vanished;
         };
         match self.provider.poll_task(&self.target, &task).await {
             Ok(task) => {
-                shared.note_answer(&self.running.key);
+                shared.note_answer(self.running.key());
                 Event::Polled(without_links(task))
             }
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Expired) => Event::Vanished,
@@ -161,7 +161,7 @@ impl Course {
             return self.create(footing).await;
         };
         let shared = Arc::clone(&self.running.shared);
-        let key = self.running.key.clone();
+        let key = self.running.key().clone();
         let lane = (key.provider.clone(), lane);
         let turn = self.turn.get_or_insert_with(|| shared.enter(lane, &key));
         let mut waited = false;
@@ -201,7 +201,7 @@ impl Course {
         }
         let request = Request {
             shared: Arc::clone(&shared),
-            key: self.running.key.clone(),
+            key: self.running.key().clone(),
             provider: Arc::clone(&self.provider),
             target: self.target.clone(),
             revision: footing.revision,
@@ -209,11 +209,11 @@ impl Course {
         let sent = shared.creates.spawn(request.send()).await;
         footing.revision = shared
             .ledger
-            .task(&self.running.key)
+            .task(self.running.key())
             .map_or(0, |record| record.revision);
         match sent {
             Ok(Sent::Answered(task)) => {
-                shared.note_answer(&self.running.key);
+                shared.note_answer(self.running.key());
                 Created::Event(Event::Created(task))
             }
             Ok(Sent::Failed(error)) => {
@@ -241,7 +241,7 @@ impl Course {
     /// Has the ledger hold `task`; whether the attempt still stands on firm ground.
     async fn keep(&self, task: &Task, footing: &mut Footing) -> bool {
         let shared = &self.running.shared;
-        let key = &self.running.key;
+        let key = self.running.key();
         let before = shared.ledger.task(key).and_then(|record| record.task);
         let now = shared.clock.now();
         match shared.ledger.keep(key, footing.revision, task, now).await {
@@ -252,7 +252,7 @@ impl Course {
                     tracing::info!(task = %label(key), %id, state, "adopted");
                 }
                 if matches!(task.state, TaskState::Queued | TaskState::Running) {
-                    self.running.drive.started.send_replace(Some(task.clone()));
+                    self.running.drive().start(task.clone());
                 }
                 true
             }
@@ -271,7 +271,7 @@ impl Course {
                 )
             }),
             Failure::MayNotCreate => {
-                let reason = self.running.drive.adopt_only.clone().unwrap_or_default();
+                let reason = self.running.drive().adopt_only.clone().unwrap_or_default();
                 self.deny(format!(
                     "there is no live download task for {key}: {reason}"
                 ))
@@ -328,7 +328,7 @@ impl Course {
 
     /// No create is allowed and no task can exist: an open intent is disproved.
     async fn deny(&self, reason: String) -> Error {
-        let (shared, key) = (&self.running.shared, &self.running.key);
+        let (shared, key) = (&self.running.shared, self.running.key());
         if shared
             .ledger
             .task(key)
@@ -349,7 +349,7 @@ impl Course {
         let start = Instant::now();
         let mut end = start + pause;
         let shared = Arc::clone(&self.running.shared);
-        let drive = Arc::clone(&self.running.drive);
+        let drive = Arc::clone(self.running.drive());
         loop {
             tokio::select! {
                 () = sleep_until(end) => return self.running.is_wanted(),
@@ -366,12 +366,12 @@ impl Course {
     /// Keeps a failure for the end of the attempt, and for the views.
     fn note(&self, error: Error, footing: &mut Footing) {
         let shown = Arc::new(error.duplicate());
-        self.running.shared.note_failure(&self.running.key, &shown);
+        self.running.shared.note_failure(self.running.key(), &shown);
         footing.failure = Some(error);
     }
 
     fn label(&self) -> String {
-        label(&self.running.key)
+        label(self.running.key())
     }
 }
 

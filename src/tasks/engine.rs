@@ -19,7 +19,7 @@ use crate::providers::Provider;
 use crate::tasks::drive::Course;
 use crate::tasks::ledger::{Ledger, Record};
 use crate::tasks::policy::{self, Known, Spender, Verdict};
-use crate::tasks::share::{Outcome, Seat, Shared, label, stopping};
+use crate::tasks::share::{Outcome, Seat, Shared, Stage, label, stopping};
 use crate::tasks::view::TaskView;
 
 /// How long a ready task without an expiry is believed without asking again.
@@ -133,16 +133,7 @@ impl Engine {
             if wait == Wait::No {
                 return Err(self.not_ready(&key, Kind::NotReady, "not waited for"));
             }
-            let outcome = self.outcome(&key, seat.outcome, deadline);
-            let outcome = match wait {
-                Wait::UntilStarted => tokio::select! {
-                    biased;
-                    outcome = outcome => outcome?,
-                    Some(task) = started(seat.started) => return Ok(task),
-                },
-                _ => outcome.await?,
-            };
-            match outcome {
+            match self.outcome(&key, seat.stage, wait, deadline).await? {
                 Ok(task) => return Ok(task),
                 // The drive was started for one who may not spend, and we may.
                 Err(error) if error.kind() == Kind::Denied && seat.adopt_only && may_create => {}
@@ -218,8 +209,7 @@ impl Engine {
 
     /// Ends all waits with [`crate::error::Kind::Stopping`]; the ledger keeps every task.
     pub fn stop(&self) {
-        self.shared.stop.cancel();
-        self.shared.creates.close();
+        self.shared.close();
     }
 
     /// After [`Engine::stop`]: returns once no create is between its intent and its answer.
@@ -277,11 +267,12 @@ impl Engine {
         Ok(seat)
     }
 
-    /// The drive's outcome, or an error of our own when the time or the mount is over first.
+    /// The drive's outcome, or the task that is enough, or an error of our own when the time or the mount is over first.
     async fn outcome(
         &self,
         key: &TaskKey,
-        mut outcome: watch::Receiver<Option<Outcome>>,
+        mut stage: watch::Receiver<Stage>,
+        wait: Wait,
         deadline: Option<Instant>,
     ) -> Result<Outcome> {
         let over = async {
@@ -290,10 +281,16 @@ impl Engine {
                 None => std::future::pending().await,
             }
         };
+        let is_enough = |stage: &Stage| match stage {
+            Stage::Begun => false,
+            Stage::Started(_) => wait == Wait::UntilStarted,
+            Stage::Ended(_) => true,
+        };
         tokio::select! {
             biased;
-            done = outcome.wait_for(Option::is_some) => match done.as_deref() {
-                Ok(Some(outcome)) => Ok(outcome.clone()),
+            done = stage.wait_for(is_enough) => match done.as_deref() {
+                Ok(Stage::Ended(outcome)) => Ok(outcome.clone()),
+                Ok(Stage::Started(task)) => Ok(Ok(task.clone())),
                 _ => Err(Error::new(Kind::Internal, "a task's drive ended without an outcome")),
             },
             () = self.shared.stop.cancelled() => Err(stopping()),
@@ -340,12 +337,6 @@ impl fmt::Debug for Engine {
             .field("options", &self.shared.options)
             .finish_non_exhaustive()
     }
-}
-
-/// The first task that a drive found or made; `None` when it ended without.
-async fn started(mut seen: watch::Receiver<Option<Task>>) -> Option<Task> {
-    let task = seen.wait_for(Option::is_some).await.ok()?;
-    task.clone()
 }
 
 /// How far an opener may go.

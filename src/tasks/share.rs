@@ -1,14 +1,14 @@
 //! What openers and drives share: the drives under way, their outcomes, and what is remembered of
 //! failures and denials for as long as the mount lives.
 //!
-//! Owns three maps and the lanes, each behind its own lock; no two are held at once, and none across
-//! an await.
+//! Owns the notes, the denials and the lanes, each behind its own lock, and the [`Drives`]; no two
+//! locks are held at once, and none across an await.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{Task, TaskKey};
+use crate::tasks::drives::{self, Drives};
 use crate::tasks::engine::EngineOptions;
 use crate::tasks::lanes::{Lane, Lanes};
 use crate::tasks::ledger::{Ledger, Record};
@@ -31,7 +32,7 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     /// Creates under way.
     pub(super) creates: TaskTracker,
-    drives: Mutex<HashMap<TaskKey, Arc<Drive>>>,
+    drives: Arc<Drives<TaskKey, Task, Outcome>>,
     notes: Mutex<HashMap<TaskKey, Note>>,
     denials: Mutex<Denials>,
     lanes: Mutex<Lanes>,
@@ -42,16 +43,11 @@ pub(super) struct Shared {
 /// How a drive ended; an error is shared by all who waited.
 pub(super) type Outcome = Result<Task, Arc<Error>>;
 
-/// One drive as its openers see it: each waiting opener holds a receiver of `outcome`.
-pub(super) struct Drive {
-    outcome: watch::Sender<Option<Outcome>>,
-    /// The first task that was found or made on the way.
-    pub(super) started: watch::Sender<Option<Task>>,
-    /// Told of each new opener.
-    pub(super) joined: Notify,
-    /// Why the drive may not create, if it may not.
-    pub(super) adopt_only: Option<String>,
-}
+/// One drive as its openers see it: it starts once there is a task, in whatever state.
+pub(super) type Drive = drives::Drive<Task, Outcome>;
+
+/// How far one has come.
+pub(super) type Stage = drives::Stage<Task, Outcome>;
 
 /// What is remembered of a task beside the ledger, for as long as the mount lives.
 #[derive(Default)]
@@ -63,69 +59,38 @@ pub(super) struct Note {
 }
 
 /// An opener's place in a drive.
-pub(super) struct Seat {
-    pub(super) outcome: watch::Receiver<Option<Outcome>>,
-    pub(super) started: watch::Receiver<Option<Task>>,
-    /// Whether the drive may not create.
-    pub(super) adopt_only: bool,
-}
+pub(super) type Seat = drives::Seat<Task, Outcome>;
 
-impl Drive {
-    fn seat(&self) -> Seat {
-        Seat {
-            outcome: self.outcome.subscribe(),
-            started: self.started.subscribe(),
-            adopt_only: self.adopt_only.is_some(),
-        }
-    }
-}
-
-/// A drive as its own task holds it. However the task ends, by a panic even, dropping this removes
-/// the drive and tells its openers.
+/// A drive as its own task holds it.
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
-    pub(super) key: TaskKey,
-    pub(super) drive: Arc<Drive>,
-    outcome: Option<Outcome>,
+    drive: drives::Running<TaskKey, Task, Outcome>,
 }
 
 impl Running {
+    pub(super) fn key(&self) -> &TaskKey {
+        &self.drive.key
+    }
+
+    /// What its openers see.
+    pub(super) fn drive(&self) -> &Arc<Drive> {
+        &self.drive.drive
+    }
+
     /// Ends the drive.
-    pub(super) fn finish(mut self, outcome: Result<Task>) {
+    pub(super) fn finish(self, outcome: Result<Task>) {
         let outcome = outcome.map_err(Arc::new);
         if let Err(error) = &outcome
             && error.kind() != Kind::Denied
         {
-            self.shared.note_failure(&self.key, error);
+            self.shared.note_failure(self.key(), error);
         }
-        self.outcome = Some(outcome);
+        self.drive.finish(outcome);
     }
 
     /// Whether anybody waits. If nobody does the drive can no longer be joined: it has to end.
     pub(super) fn is_wanted(&self) -> bool {
-        let mut drives = self.shared.drives();
-        let wanted = self.drive.outcome.receiver_count() > 0;
-        if !wanted {
-            drives.remove(&self.key);
-        }
-        wanted
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut drives = self.shared.drives();
-        if drives
-            .get(&self.key)
-            .is_some_and(|drive| Arc::ptr_eq(drive, &self.drive))
-        {
-            drives.remove(&self.key);
-        }
-        let outcome = self.outcome.take().unwrap_or_else(|| {
-            let error = Error::new(Kind::Internal, "the wait for a download task broke off");
-            Err(Arc::new(error))
-        });
-        self.drive.outcome.send_replace(Some(outcome));
+        self.drive.is_wanted()
     }
 }
 
@@ -158,7 +123,7 @@ impl Shared {
             clock,
             stop: CancellationToken::new(),
             creates: TaskTracker::new(),
-            drives: Mutex::default(),
+            drives: Arc::new(Drives::new()),
             notes: Mutex::default(),
             denials: Mutex::default(),
             lanes: Mutex::default(),
@@ -172,30 +137,21 @@ impl Shared {
         key: &TaskKey,
         adopt_only: Option<String>,
     ) -> Result<(Seat, Option<Running>)> {
-        let mut drives = self.drives();
-        // Under the lock: no drive starts once all were told to stop.
-        if self.stop.is_cancelled() {
-            return Err(stopping());
-        }
-        if let Some(drive) = drives.get(key) {
-            drive.joined.notify_one();
-            return Ok((drive.seat(), None));
-        }
-        let drive = Arc::new(Drive {
-            outcome: watch::Sender::new(None),
-            started: watch::Sender::new(None),
-            joined: Notify::new(),
-            adopt_only,
-        });
-        drives.insert(key.clone(), Arc::clone(&drive));
-        let seat = drive.seat();
-        let running = Running {
+        let broken = Error::new(Kind::Internal, "the wait for a download task broke off");
+        let joined = self.drives.join(key, adopt_only, Err(Arc::new(broken)));
+        let (seat, drive) = joined.ok_or_else(stopping)?;
+        let running = drive.map(|drive| Running {
             shared: Arc::clone(self),
-            key: key.clone(),
             drive,
-            outcome: None,
-        };
-        Ok((seat, Some(running)))
+        });
+        Ok((seat, running))
+    }
+
+    /// Ends all waits; no drive starts from now on.
+    pub(super) fn close(&self) {
+        self.drives.close();
+        self.stop.cancel();
+        self.creates.close();
     }
 
     /// A place at the end of `lane`.
@@ -210,10 +166,7 @@ impl Shared {
 
     /// What operators see of `key`, of which the ledger holds `record`.
     pub(super) fn view(&self, key: &TaskKey, record: Option<&Record>) -> TaskView {
-        let waiting = self
-            .drives()
-            .get(key)
-            .map_or(0, |drive| drive.outcome.receiver_count());
+        let waiting = self.drives.waiting(key);
         let now = self.clock.now();
         let earlier = || self.ledger.task_times(&key.provider, &key.instance);
         TaskView::new(key, record, self.notes().get(key), waiting, now, earlier)
@@ -265,16 +218,12 @@ impl Shared {
 
     /// The failure of a drive that ended less than `age` ago.
     pub(super) fn recent_failure(&self, key: &TaskKey, age: Duration) -> Option<Error> {
-        if self.drives().contains_key(key) {
+        if self.drives.contains(key) {
             return None;
         }
         let notes = self.notes();
         let (error, at) = notes.get(key)?.failure.as_ref()?;
         (at.elapsed() < age).then(|| error.duplicate())
-    }
-
-    fn drives(&self) -> MutexGuard<'_, HashMap<TaskKey, Arc<Drive>>> {
-        lock(&self.drives)
     }
 
     fn notes(&self) -> MutexGuard<'_, HashMap<TaskKey, Note>> {
