@@ -52,7 +52,7 @@ impl Folders {
     pub(super) async fn instances(&self, store: &Store) -> Result<Vec<Instance>> {
         let operation = store.operation();
         let depth = self.pattern.depth(&[Field::Instance]);
-        let places = self.below(Place::default(), ..depth, &operation).await?;
+        let places = self.below(Place::default(), depth, &operation).await?;
         let ids = places
             .iter()
             .filter_map(|place| place.names.get(Field::Instance));
@@ -77,7 +77,7 @@ impl Folders {
             key: String::new(),
         };
         let depth = self.pattern.depth(&Field::EACH);
-        let places = self.below(start, ..depth, &operation).await?;
+        let places = self.below(start, depth, &operation).await?;
         let mut found: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
         for place in places {
             let Some(backup) = place.names.get(Field::Backup) else {
@@ -179,11 +179,11 @@ impl Folders {
     async fn below(
         &self,
         start: Place,
-        depth: std::ops::RangeTo<usize>,
+        depth: usize,
         operation: &Operation<'_>,
     ) -> Result<Vec<Place>> {
         let mut places = vec![start];
-        for folder in &self.pattern.folders()[depth] {
+        for folder in &self.pattern.folders()[..depth] {
             let next = stream::iter(places).map(|place| step(folder, place, operation));
             let next: Vec<Vec<Place>> = next.buffered(AT_ONCE).try_collect().await?;
             places = next.into_iter().flatten().collect();

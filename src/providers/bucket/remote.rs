@@ -209,3 +209,149 @@ fn quoted(etag: &str) -> String {
         false => format!("\"{etag}\""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::{Layout, ProviderKind};
+
+    const KEY: &str = "c2VjcmV0IGtleQ==";
+
+    fn remote(service: BucketService, options: &[(&str, &str)]) -> Remote {
+        let options: BTreeMap<String, Secret> = options
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
+            .collect();
+        let config = BucketConfig {
+            service,
+            layout: Layout::default(),
+            options,
+        };
+        let common = ProviderConfig {
+            name: "p".into(),
+            allow_http: false,
+            ca_file: None,
+            poll_interval: Duration::from_secs(1),
+            retry_budget: Duration::ZERO,
+            kind: ProviderKind::Bucket(config.clone()),
+        };
+        Remote::new(&common, &config, Arc::new(SystemClock)).unwrap()
+    }
+
+    async fn link(remote: &Remote, key: &str) -> Result<Link> {
+        remote.link(key, &remote.sender()).await
+    }
+
+    fn s3<'a>(more: &[(&'a str, &'a str)]) -> Remote {
+        let base = [
+            ("bucket", "pbm"),
+            ("region", "eu-central-1"),
+            ("endpoint", "https://store.example"),
+            ("access_key_id", "AKID"),
+            ("secret_access_key", KEY),
+            ("disable_config_load", "true"),
+        ];
+        remote(BucketService::S3, &[&base, more].concat())
+    }
+
+    #[tokio::test]
+    async fn keys_are_signed_for_as_they_are() {
+        let store = s3(&[("root", "a/b"), ("session_token", "T0/+=")]);
+        for (key, path) in [
+            ("c/f.bson", "/pbm/a/b/c/f.bson"),
+            ("c//f", "/pbm/a/b/c//f"),
+            ("c/ f ", "/pbm/a/b/c/%20f%20"),
+            ("c/+%?#&=.gz", "/pbm/a/b/c/%2B%25%3F%23%26%3D.gz"),
+            ("目", "/pbm/a/b/%E7%9B%AE"),
+        ] {
+            let link = link(&store, key).await.unwrap();
+            assert_eq!(link.url.url().path(), path);
+            let query = link.url.url().query().unwrap().to_owned();
+            assert!(query.contains("X-Amz-Expires=900"), "{query}");
+            assert!(query.contains("X-Amz-SignedHeaders=host"), "{query}");
+            assert!(
+                query.contains("X-Amz-Security-Token=T0%2F%2B%3D"),
+                "{query}"
+            );
+            assert!(link.headers.is_empty() && link.expires.is_some());
+        }
+        for key in ["c/../f", "./f"] {
+            let error = link(&store, key).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Unsupported, "{key}");
+        }
+        assert!(!format!("{store:?}").contains(KEY));
+    }
+
+    #[tokio::test]
+    async fn options_shape_the_links() {
+        let host = s3(&[("enable_virtual_host_style", "true")]);
+        let virtual_host = link(&host, "k").await.unwrap();
+        assert_eq!(virtual_host.url.to_string(), "https://pbm.store.example/…");
+        let public = s3(&[("skip_signature", "true")]);
+        let plain = link(&public, "k").await.unwrap();
+        assert_eq!(plain.url.expose(), "https://store.example/pbm/k");
+        assert_eq!(plain.expires, None);
+    }
+
+    #[tokio::test]
+    async fn every_service_signs() {
+        let cos = [
+            ("bucket", "b-1"),
+            ("endpoint", "https://cos.r.myqcloud.com"),
+            ("secret_id", "I"),
+            ("secret_key", KEY),
+            ("disable_config_load", "true"),
+        ];
+        let oss = [
+            ("bucket", "pbm"),
+            ("endpoint", "https://oss-r.aliyuncs.com"),
+            ("access_key_id", "I"),
+            ("access_key_secret", KEY),
+        ];
+        let azure = [
+            ("container", "pbm"),
+            ("endpoint", "https://a.blob.core.windows.net"),
+            ("account_name", "a"),
+            ("account_key", KEY),
+        ];
+        let token = [
+            ("container", "pbm"),
+            ("endpoint", "https://a.blob.core.windows.net"),
+            ("sas_token", "sv=2022-11-02&sp=rl&sig=x"),
+        ];
+        for (service, options, host, sign) in [
+            (
+                BucketService::Cos,
+                &cos[..],
+                "https://b-1.cos.r.myqcloud.com/…",
+                "q-signature=",
+            ),
+            (
+                BucketService::Oss,
+                &oss,
+                "https://pbm.oss-r.aliyuncs.com/…",
+                "Signature=",
+            ),
+            (
+                BucketService::Azblob,
+                &azure,
+                "https://a.blob.core.windows.net/…",
+                "sig=",
+            ),
+            (
+                BucketService::Azblob,
+                &token,
+                "https://a.blob.core.windows.net/…",
+                "sig=x",
+            ),
+        ] {
+            let store = remote(service, options);
+            let link = link(&store, "c/f").await.unwrap();
+            assert_eq!(link.url.to_string(), host);
+            assert!(link.url.expose().contains(sign), "{service:?}");
+        }
+    }
+}

@@ -69,9 +69,9 @@ pub(super) enum Store {
 }
 
 /// One operation on a store: its requests share a retry budget.
-pub(super) struct Operation<'a> {
-    store: &'a Store,
-    sender: Option<Sender>,
+pub(super) enum Operation<'a> {
+    Remote(&'a Remote, Sender),
+    Local(&'a Local),
 }
 
 impl Store {
@@ -88,12 +88,9 @@ impl Store {
     }
 
     pub(super) fn operation(&self) -> Operation<'_> {
-        Operation {
-            store: self,
-            sender: match self {
-                Store::Remote(remote) => Some(remote.sender()),
-                Store::Local(_) => None,
-            },
+        match self {
+            Store::Remote(remote) => Operation::Remote(remote, remote.sender()),
+            Store::Local(local) => Operation::Local(local),
         }
     }
 }
@@ -110,20 +107,18 @@ impl Operation<'_> {
     }
 
     async fn listed(&self, prefix: &str, all_below: bool) -> Result<Listed> {
-        let listed = match (self.store, &self.sender) {
-            (Store::Remote(remote), Some(sender)) => remote.list(prefix, all_below, sender).await,
-            (Store::Local(local), _) => local.list(prefix, all_below).await,
-            (Store::Remote(_), None) => Err(unsent()),
+        let listed = match self {
+            Operation::Remote(remote, sender) => remote.list(prefix, all_below, sender).await,
+            Operation::Local(local) => local.list(prefix, all_below).await,
         };
         listed.map_err(|error| error.context(format!("listing {}", place(prefix))))
     }
 
     /// The object at `key`, which must be small.
     pub(super) async fn read(&self, key: &str) -> Result<Bytes> {
-        let read = match (self.store, &self.sender) {
-            (Store::Remote(remote), Some(sender)) => remote.read(key, sender).await,
-            (Store::Local(local), _) => local.read(key).await,
-            (Store::Remote(_), None) => Err(unsent()),
+        let read = match self {
+            Operation::Remote(remote, sender) => remote.read(key, sender).await,
+            Operation::Local(local) => local.read(key).await,
         };
         read.map_err(|error| error.context(format!("reading {}", place(key))))
     }
@@ -132,16 +127,11 @@ impl Operation<'_> {
     pub(super) async fn link(&self, file: &RemoteFile) -> Result<Link> {
         let key = file.facts.get(KEY).map(String::as_str);
         let key = key.ok_or_else(|| Error::new(Kind::Internal, "an object lost its key"))?;
-        match (self.store, &self.sender) {
-            (Store::Remote(remote), Some(sender)) => remote.link(key, sender).await,
-            (Store::Local(local), _) => Ok(local.link(key)),
-            (Store::Remote(_), None) => Err(unsent()),
+        match self {
+            Operation::Remote(remote, sender) => remote.link(key, sender).await,
+            Operation::Local(local) => Ok(local.link(key)),
         }
     }
-}
-
-fn unsent() -> Error {
-    Error::new(Kind::Internal, "an operation on a store cannot send")
 }
 
 /// `key` in words.
