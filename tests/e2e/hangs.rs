@@ -14,6 +14,12 @@ use crate::world::{eventually, kill, wait};
 
 const TTL: Duration = Duration::from_millis(100);
 
+/// Reads a file in a thread that is not the first of its process.
+const THREAD: &str = "import sys, threading
+reader = threading.Thread(target=lambda: open(sys.argv[1], \"rb\").read())
+reader.start()
+reader.join()";
+
 fn hang(side: Side) -> Rule {
     Rule::new(Fault::Hang).on(side)
 }
@@ -83,12 +89,16 @@ fn whoever_waits_for_the_network_ends_with_a_signal_and_the_others_do_not_wait()
             ("a read", format!("tail -c 100000 '{}'", files[0].display())),
             ("an open", format!("head -c 1 '{}'", files[1].display())),
             ("a name", format!("stat '{}/unknown'", account.display())),
+            (
+                "a thread",
+                format!("python3 -c '{THREAD}' '{}'", files[1].display()),
+            ),
         ] {
             took.push((ended(what, &script), what));
         }
-        // The second-worst: one may meet a moment in which the machine stands still.
+        // All but the worst: one may meet a moment in which the machine stands still.
         took.sort();
-        assert!(took[1].0 < Duration::from_secs(1), "{cloud:?}: {took:?}");
+        assert!(took[2].0 < Duration::from_secs(1), "{cloud:?}: {took:?}");
 
         let root = &world.mountpoint;
         is_told_at_once("ls", || assert_eq!(fs::read_dir(root).unwrap().count(), 1));
@@ -103,6 +113,47 @@ fn whoever_waits_for_the_network_ends_with_a_signal_and_the_others_do_not_wait()
         world.sim.faults().clear();
         world.unmount();
     }
+}
+
+#[test]
+fn a_reader_in_another_pid_namespace_ends_with_a_signal() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root makes such a namespace.
+    }
+    let contents = [Content::noise(1, 1000)];
+    let mut world = Cloud::Atlas.world(&contents);
+    world.mount();
+    let file = Cloud::Atlas.files(&world).remove(0);
+    world.sim.faults().add(hang(Side::Api));
+    let mut parent = Command::new("unshare")
+        .args(["--pid", "--fork", "--", "cat"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", parent.id());
+    let reader = || -> Option<u32> {
+        let children = fs::read_to_string(&children).ok()?;
+        let reader: u32 = children.trim().parse().ok()?;
+        let name = fs::read_to_string(format!("/proc/{reader}/comm")).ok()?;
+        (name == "cat\n").then_some(reader)
+    };
+    eventually("it waits", || {
+        let status =
+            reader().and_then(|reader| fs::read_to_string(format!("/proc/{reader}/stat")).ok());
+        status.is_some_and(|stat| stat.contains(") D ") || stat.contains(") S "))
+    });
+    // The first process of a namespace heeds no other signal.
+    let sent = Instant::now();
+    kill(reader().unwrap(), libc::SIGKILL);
+    wait(&mut parent).expect("it ends");
+    assert!(
+        sent.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        sent.elapsed()
+    );
+    world.sim.faults().clear();
+    world.unmount();
 }
 
 #[test]

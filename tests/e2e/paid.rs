@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use mongo_backupfs::sim::{Content, Fault, Rule, Side};
 
 use self::clouds::Cloud;
-use crate::world::{World, attribute, eventually, sh, sha256_of, wait};
+use crate::world::{Host, World, attribute, eventually, sh, sha256_of, wait};
 
 fn contents(count: u64) -> Vec<Content> {
     (0..count).map(|n| Content::noise(n, 200_000 + n)).collect()
@@ -133,8 +133,12 @@ fn lost_answers_to_a_create_are_looked_up_and_not_repeated() {
 }
 
 #[test]
-fn two_hosts_on_one_account_adopt_each_others_tasks() {
-    for cloud in Cloud::ALL {
+fn two_mounts_and_two_hosts_adopt_each_others_tasks() {
+    let seconds: [fn(&World) -> Host; 2] = [World::another_mount, World::another_host];
+    for (cloud, another) in Cloud::ALL
+        .into_iter()
+        .flat_map(|cloud| seconds.map(|way| (cloud, way)))
+    {
         let contents = contents(1);
         let mut world = cloud.world(&contents);
         let hour = SignedDuration::from_hours(1);
@@ -142,11 +146,10 @@ fn two_hosts_on_one_account_adopt_each_others_tasks() {
         world.mount();
         let file = cloud.files(&world).remove(0);
         let mut first = reader(&file);
-        eventually("the first host's task exists", || {
+        eventually("the first task exists", || {
             world.sim.bill().tasks_created == 1
         });
-        // Another host has a state and a cache of its own, and the same account.
-        let other = world.another_host();
+        let other = another(&world);
         let there = other
             .mountpoint
             .join(file.strip_prefix(&world.mountpoint).unwrap());

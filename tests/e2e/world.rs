@@ -78,11 +78,12 @@ impl World {
 
     /// Writes the configuration as it stands now.
     pub fn write_config(&self) -> PathBuf {
-        self.write_config_in(self.dir.path())
+        let dir = self.dir.path();
+        self.write_config_in(dir, &dir.join("state"))
     }
 
-    /// The same with the places of a mount in `dir`.
-    fn write_config_in(&self, dir: &Path) -> PathBuf {
+    /// The same with the places of a mount in `dir`, but the ledger in `state`.
+    fn write_config_in(&self, dir: &Path, state: &Path) -> PathBuf {
         let config = dir.join("config.toml");
         let atlas = format!(
             "[[provider]]\nname = \"{PROVIDER}\"\nkind = \"atlas\"\nendpoint = \"{endpoint}\"\n\
@@ -97,7 +98,7 @@ impl World {
             "[mount]\ncache_dir = \"{cache}\"\nstate_dir = \"{state}\"\n{mount}\n\
              {account}\n{provider}\n",
             cache = dir.join("cache").display(),
-            state = dir.join("state").display(),
+            state = state.display(),
             mount = self.mount_keys.join("\n"),
             account = self.account.as_ref().unwrap_or(&atlas),
             provider = self.provider_keys.join("\n"),
@@ -154,13 +155,26 @@ impl World {
     /// Mounts the same account a second time, as another host would: with a state and a cache of
     /// its own.
     pub fn another_host(&self) -> Host {
+        self.another(|own| own.join("state"))
+    }
+
+    /// Mounts the same account a second time on this host: with the same state and a cache of its
+    /// own.
+    pub fn another_mount(&self) -> Host {
+        self.another(|_own| self.dir.path().join("state"))
+    }
+
+    fn another(&self, state: impl FnOnce(&Path) -> PathBuf) -> Host {
         let dir = tempfile::Builder::new()
             .prefix("backupfs-e2e-")
             .tempdir()
             .unwrap();
         let mountpoint = dir.path().join("mnt");
         fs::create_dir(&mountpoint).unwrap();
-        let (process, line) = self.start(&self.write_config_in(dir.path()), &mountpoint);
+        let (process, line) = self.start(
+            &self.write_config_in(dir.path(), &state(dir.path())),
+            &mountpoint,
+        );
         let host = Host {
             mountpoint,
             process,
