@@ -126,6 +126,7 @@ impl World {
             etag: Some("\"1\"".to_owned()),
             last_modified: None,
             size: SIZE,
+            download: None,
         };
         let source = Source(serve_zeros().expect("a server"));
         let fetcher = Fetcher::new(FetchOptions {

@@ -249,6 +249,10 @@ pub struct Validator {
     pub last_modified: Option<String>,
     /// Length in bytes.
     pub size: u64,
+    /// Which download brought it, where a link works once only; see [`LinkMode::Once`]. Such a
+    /// version is gone with its bytes: no range of it can be asked for again. Two downloads are two
+    /// versions unless every byte of the second was found equal to the first.
+    pub download: Option<String>,
 }
 
 impl Validator {

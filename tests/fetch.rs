@@ -4,6 +4,8 @@
 mod authority;
 #[path = "support/hostile.rs"]
 mod hostile;
+#[path = "fetch/spool.rs"]
+mod spool;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +104,7 @@ impl Bench {
             etag: self.object.etag.map(str::to_owned),
             last_modified: self.object.last_modified.map(str::to_owned),
             size: self.object.bytes.len() as u64,
+            download: None,
         })
     }
 

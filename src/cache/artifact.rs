@@ -19,14 +19,11 @@ use bytes::Bytes;
 use super::backlog::Turn;
 use super::extents::{Extents, Geometry};
 use super::files::Files;
-use super::identity::{Identity, Name};
+use super::identity::{Identity, Name, UNSEALED};
 use super::lock;
 use super::memory::Reservation;
 use super::slab::{Piece, Slab};
 use super::store::{BLOCK_SIZE, Core};
-
-/// Larger files are read without caching: no common filesystem holds larger ones.
-const LARGEST: u64 = 1 << 44;
 
 /// One artifact version on disk; while it is alive it leaves the cache only piecewise, and last.
 pub struct CachedArtifact {
@@ -39,7 +36,7 @@ pub struct CachedArtifact {
     pub(super) loaded: Once,
     /// Opened by `load`, or created by the writer thread.
     pub(super) files: OnceLock<Files>,
-    /// Never to be cached: too large, or removed from the cache.
+    /// Never to be cached: larger than any common filesystem holds, or removed from the cache.
     pub(super) refused: AtomicBool,
     pub(super) map_writes: Mutex<()>,
     pub(super) state: Mutex<State>,
@@ -54,8 +51,9 @@ pub(super) struct State {
     pub(super) unread: BTreeMap<u64, (Piece, Reservation)>,
     /// Whether the writer knows that something waits.
     pub(super) queued: bool,
-    /// How many have borrowed the data file; none of its blocks leaves meanwhile.
-    pub(super) lent: usize,
+    /// How many need every block, for instance because they have borrowed the data file; none leaves
+    /// meanwhile.
+    pub(super) kept: usize,
     /// Whether its blocks are being proven, or will be.
     pub(super) proving: bool,
 }
@@ -103,14 +101,14 @@ impl CachedArtifact {
             name: identity.name(),
             loaded: Once::new(),
             files: OnceLock::new(),
-            refused: AtomicBool::new(identity.size > LARGEST),
+            refused: AtomicBool::new(identity.size > UNSEALED),
             map_writes: Mutex::default(),
             state: Mutex::new(State {
                 extents: Extents::new(geometry),
                 waiting: BTreeMap::new(),
                 unread: BTreeMap::new(),
                 queued: false,
-                lent: 0,
+                kept: 0,
                 proving: false,
             }),
             core,

@@ -18,11 +18,13 @@ pub(super) struct Candidate<T> {
     /// What its leaving frees.
     pub(super) bytes: u64,
     pub(super) last_use: LastUse,
+    /// Whether to bring it again costs more than asking its store: it leaves after all others.
+    pub(super) is_dear: bool,
 }
 
 /// The least recently used of `candidates` that together free at least `excess` bytes, or all.
 pub(super) fn victims<T>(mut candidates: Vec<Candidate<T>>, excess: u64) -> Vec<Candidate<T>> {
-    candidates.sort_by_key(|candidate| candidate.last_use);
+    candidates.sort_by_key(|candidate| (candidate.is_dear, candidate.last_use));
     let mut freed: u64 = 0;
     let enough = candidates.iter().position(|candidate| {
         let enough = freed >= excess;
@@ -63,6 +65,7 @@ mod tests {
             what,
             bytes,
             last_use,
+            is_dear: what.is_uppercase(),
         }
     }
 
@@ -74,6 +77,7 @@ mod tests {
             candidate('a', 10, Earlier(5)),
             candidate('d', 10, Tick(2)),
             candidate('b', 10, Earlier(i64::MAX)),
+            candidate('E', 10, Earlier(0)),
         ];
         let leaving = |excess| -> String {
             victims(all.clone(), excess)
@@ -86,7 +90,7 @@ mod tests {
         assert_eq!(leaving(10), "a");
         assert_eq!(leaving(11), "ab");
         assert_eq!(leaving(21), "abc");
-        assert_eq!(leaving(1000), "abcd");
+        assert_eq!(leaving(1000), "abcdE", "what is dear is the last to leave");
     }
 
     #[test]
@@ -116,7 +120,7 @@ mod tests {
             uses in proptest::collection::vec((0u64..50, 1u64..100), 0..50), excess in 0u64..3000,
         ) {
             let all: Vec<_> = uses.iter().enumerate().map(|(what, (tick, bytes))| Candidate {
-                what, bytes: *bytes, last_use: LastUse::Tick(*tick),
+                what, bytes: *bytes, last_use: LastUse::Tick(*tick), is_dear: false,
             }).collect();
             let total: u64 = all.iter().map(|c| c.bytes).sum();
             let leaving = victims(all.clone(), excess);

@@ -16,6 +16,7 @@ use super::identity::{Identity, Name};
 use super::lock;
 use super::map::{self, ENTRY_LEN, HEADER_LEN};
 use super::slab::{Piece, Slab};
+use super::store::BLOCK_SIZE;
 
 /// Bytes of the map read at once: all of it for an artifact of up to 16 GiB.
 const MAP_CHUNK: usize = 1 << 20;
@@ -49,6 +50,8 @@ pub(super) struct Footprint {
     pub(super) disk: u64,
     /// When it was last used, in seconds since 1970.
     pub(super) used: i64,
+    /// Whether its bytes cannot be fetched again by ranges.
+    pub(super) is_dear: bool,
 }
 
 /// Inode number, size and change time of a data file, which any write, cut or hole changes.
@@ -56,6 +59,10 @@ type Seal = [u8; 4 * size_of::<i64>()];
 
 /// The map file's attribute that holds the seal of a data file.
 const SEAL: &str = "user.mongo-backupfs.proven";
+
+/// The map file's attribute that marks what cannot be fetched again by ranges. On a filesystem
+/// without attributes it leaves the cache like anything else.
+const DEAR: &str = "user.mongo-backupfs.dear";
 
 fn seal_of(data: &OwnedFd) -> io::Result<Seal> {
     let stat = fs::fstat(data)?;
@@ -109,9 +116,12 @@ impl Files {
             Ok(fs::openat(&shelf, file, flags, PRIVATE_FILE)?)
         };
         let data = create(DATA)?;
-        fs::ftruncate(&data, identity.size)?;
+        if !identity.is_unsealed() {
+            fs::ftruncate(&data, identity.size)?;
+        }
         let map = create(MAP)?;
         write_all(&map, &map::encode_header(identity), 0)?;
+        mark(&map, identity);
         Ok(Files {
             known: Mutex::new(seal_of(&data)?),
             data,
@@ -303,20 +313,66 @@ pub(super) fn footprint(directory: &Directory, name: &Name) -> io::Result<Option
     for suffix in [DATA, MAP] {
         match fs::statat(&shelf, file_name(name, suffix), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
-                let Footprint { disk, used } = found.unwrap_or(Footprint {
+                let mut footprint = found.unwrap_or(Footprint {
                     disk: 0,
                     used: i64::MIN,
+                    is_dear: false,
                 });
-                found = Some(Footprint {
-                    disk: disk + blocks_of(&stat),
-                    used: used.max(stat.st_mtime),
-                });
+                footprint.disk += blocks_of(&stat);
+                footprint.used = footprint.used.max(stat.st_mtime);
+                found = Some(footprint);
             }
             Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
     }
+    if let Some(footprint) = &mut found
+        && let Some(map) = open_own(&shelf, &file_name(name, MAP), OFlags::RDONLY)?
+    {
+        footprint.is_dear = fs::fgetxattr(&map, DEAR, &mut [0u8; 1][..]).is_ok();
+    }
     Ok(found)
+}
+
+/// Gives the first of the data that `from` names, as long as `crcs` has blocks, to `heir`. Whatever
+/// has the heir's names is replaced; nothing is left of `from`.
+pub(super) fn inherit(
+    directory: &Directory,
+    from: &Name,
+    heir: &Identity,
+    crcs: &[u32],
+) -> io::Result<()> {
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let old = shelf(directory, from)?.ok_or_else(gone)?;
+    let name = heir.name();
+    let new = subdirectory(directory.version(), &name.shelf())?;
+    // A map without its data would be believed until each block is read: it is the first to go and
+    // the last to come.
+    remove_at(&old, &file_name(from, MAP))?;
+    remove_at(&new, &file_name(&name, MAP))?;
+    let data = file_name(&name, DATA);
+    fs::renameat(&old, file_name(from, DATA), &new, &data)?;
+    let file = open_own(&new, &data, OFlags::RDWR)?.ok_or_else(gone)?;
+    fs::ftruncate(&file, crcs.len() as u64 * BLOCK_SIZE)?;
+    if !heir.is_unsealed() {
+        fs::ftruncate(&file, heir.size)?;
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | CAREFULLY;
+    let map = fs::openat(&new, file_name(&name, MAP), flags, PRIVATE_FILE)?;
+    let salt = heir.salt();
+    let entries = (0..).zip(crcs);
+    let entries = entries.flat_map(|(block, crc)| map::encode_entry(salt, block, Some(*crc)));
+    let page = map::encode_header(heir).into_iter();
+    write_all(&map, &page.chain(entries).collect::<Vec<u8>>(), 0)?;
+    mark(&map, heir);
+    Ok(())
+}
+
+fn mark(map: &OwnedFd, identity: &Identity) {
+    if identity.is_dear {
+        // Only the order of eviction depends on it.
+        let _ = fs::fsetxattr(map, DEAR, b"1", XattrFlags::empty());
+    }
 }
 
 /// Takes the names away at once; the space follows with [`sweep`], which may take long.

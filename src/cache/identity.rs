@@ -9,6 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{ArtifactKey, Validator};
 
+/// The size of an artifact whose length is not known yet: more than any file on a common filesystem
+/// has.
+pub const UNSEALED: u64 = 1 << 44;
+
 /// The local name of one artifact version: 64 hexadecimal digits on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name([u8; 32]);
@@ -62,6 +66,8 @@ pub(super) struct Identity {
     pub(super) validator: [u8; 32],
     /// The file's size in bytes.
     pub(super) size: u64,
+    /// Whether its bytes cost a new download task when they are gone. Not part of a map.
+    pub(super) is_dear: bool,
     /// For people: provider, instance, backup, shard and file.
     pub(super) label: String,
 }
@@ -82,19 +88,26 @@ impl Identity {
             let separator = if label.is_empty() { "" } else { "/" };
             let _ = write!(label, "{separator}{part}");
         }
+        let size = validator.size.to_string();
+        let version = [
+            validator.etag.as_deref(),
+            validator.last_modified.as_deref(),
+            Some(size.as_str()),
+        ];
+        let download = validator.download.as_deref().map(Some);
+        let version: Vec<Option<&str>> = version.into_iter().chain(download).collect();
         Identity {
             key: digest("key", &parts.map(|part| Some(part.as_str()))),
-            validator: digest(
-                "validator",
-                &[
-                    validator.etag.as_deref(),
-                    validator.last_modified.as_deref(),
-                    Some(&validator.size.to_string()),
-                ],
-            ),
+            validator: digest("validator", &version),
             size: validator.size,
+            is_dear: validator.download.is_some(),
             label,
         }
+    }
+
+    /// Whether its size is not known yet.
+    pub(super) fn is_unsealed(&self) -> bool {
+        self.size == UNSEALED
     }
 
     /// The local name.
@@ -155,6 +168,7 @@ pub(super) mod tests {
             etag: Some(etag.into()),
             last_modified: None,
             size,
+            download: None,
         }
     }
 
@@ -174,11 +188,13 @@ pub(super) mod tests {
                 etag: None,
                 last_modified: None,
                 size: 10,
+                download: None,
             },
             Validator {
                 etag: None,
                 last_modified: Some("\"1\"".into()),
                 size: 10,
+                download: None,
             },
         ] {
             assert!(names.insert(Identity::of(&key("a.tar"), &validator).name()));

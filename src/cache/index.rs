@@ -21,6 +21,7 @@ struct Slot {
     /// Bytes of disk.
     disk: u64,
     last_use: LastUse,
+    is_dear: bool,
 }
 
 /// Something that can leave as a whole.
@@ -75,6 +76,7 @@ impl Index {
         name: Name,
         number: u64,
         holder: Weak<CachedArtifact>,
+        is_dear: bool,
         tick: u64,
     ) {
         let last_use = LastUse::Tick(tick);
@@ -83,7 +85,9 @@ impl Index {
             number,
             disk: 0,
             last_use,
+            is_dear,
         });
+        slot.is_dear = is_dear;
         slot.holder = holder;
         slot.number = number;
         slot.last_use = last_use;
@@ -140,6 +144,7 @@ impl Index {
             number: 0,
             disk: footprint.disk,
             last_use: LastUse::Earlier(footprint.used),
+            is_dear: footprint.is_dear,
         };
         self.slots.insert(name, slot);
     }
@@ -174,11 +179,13 @@ impl Index {
                 what: Whole::Artifact(*name),
                 bytes: slot.disk,
                 last_use: slot.last_use,
+                is_dear: slot.is_dear,
             });
         let others = self.other_versions.iter().map(|(name, disk)| Candidate {
             what: Whole::OtherVersion(name.clone()),
             bytes: *disk,
             last_use: LastUse::Earlier(i64::MIN),
+            is_dear: false,
         });
         others.chain(artifacts).collect()
     }
@@ -206,9 +213,9 @@ mod tests {
     fn a_former_holder_changes_nothing() {
         let mut index = Index::default();
         let a = name("a");
-        index.hold(a, 1, Weak::new(), 1);
+        index.hold(a, 1, Weak::new(), false, 1);
         index.grow(&a, 1, 100);
-        index.hold(a, 2, Weak::new(), 2);
+        index.hold(a, 2, Weak::new(), false, 2);
         index.set(&a, 2, 90);
         index.grow(&a, 1, 5);
         index.shrink(&a, 1, 5);
@@ -226,10 +233,14 @@ mod tests {
     #[test]
     fn everything_counts_until_it_is_removed() {
         let mut index = Index::default();
-        let footprint = Footprint { disk: 70, used: 5 };
+        let footprint = Footprint {
+            disk: 70,
+            used: 5,
+            is_dear: false,
+        };
         index.found(name("a"), footprint);
         index.found_other_version("v0".into(), 30);
-        index.hold(name("b"), 1, Weak::new(), 1);
+        index.hold(name("b"), 1, Weak::new(), false, 1);
         index.grow(&name("b"), 1, 7);
         assert_eq!(index.used(), 107);
         assert_eq!(index.idle().len(), 3);

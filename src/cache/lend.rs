@@ -16,10 +16,20 @@ use super::lock;
 /// lives, also when the artifact is removed from the cache.
 #[derive(Debug)]
 pub struct Lent {
-    artifact: Arc<CachedArtifact>,
+    artifact: Kept,
 }
 
+/// As long as this lives, no block of the artifact leaves to make room.
+#[derive(Debug)]
+pub struct Kept(Arc<CachedArtifact>);
+
 impl CachedArtifact {
+    /// Keeps every block: for bytes that cannot be fetched again.
+    pub fn keep(self: &Arc<Self>) -> Kept {
+        lock(&self.state).kept += 1;
+        Kept(self.clone())
+    }
+
     /// The data file, if it is whole, durable and proven. One that is whole but not proven yet is
     /// being proven from now on, as long as it is held, so that a later call may succeed. Returns
     /// at once.
@@ -35,9 +45,9 @@ impl CachedArtifact {
             state.extents.doubt_all();
         }
         if state.extents.next_unproven(0).is_none() {
-            state.lent += 1;
+            state.kept += 1;
             return Some(Lent {
-                artifact: self.clone(),
+                artifact: Kept(self.clone()),
             });
         }
         let first = !std::mem::replace(&mut state.proving, true);
@@ -57,15 +67,15 @@ impl CachedArtifact {
 
 impl AsFd for Lent {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let files = self.artifact.files.get();
+        let files = self.artifact.0.files.get();
         files
             .expect("what was lent has files, which stay open as long as it is held")
             .data()
     }
 }
 
-impl Drop for Lent {
+impl Drop for Kept {
     fn drop(&mut self) {
-        lock(&self.artifact.state).lent -= 1;
+        lock(&self.0.state).kept -= 1;
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn decode_header(page: &[u8]) -> Option<Identity> {
     let label_len = u32::from_le_bytes(field(page, 88)) as usize;
     let label = page[LABEL_AT..CRC_AT].get(..label_len)?;
     Some(Identity {
+        is_dear: false,
         size: u64::from_le_bytes(field(page, 16)),
         key: field(page, 24),
         validator: field(page, 56),

@@ -5,7 +5,8 @@
 //! into memory (`artifact`, `backlog`), written (`writer`), made durable and only then entered in
 //! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit, `scan` finds out what
 //! an earlier run left, `health` keeps a sick disk away from readers. `prove` verifies whole
-//! artifacts in the background, `lend` gives their files to the kernel. [`memory`] is the
+//! artifacts in the background, `lend` gives their files to the kernel. `inherit` and `room` are for
+//! downloads that come only once. [`memory`] is the
 //! process-wide budget in bytes, [`slab`] the memory that blocks lie in.
 
 mod artifact;
@@ -17,11 +18,13 @@ mod files;
 mod health;
 mod identity;
 mod index;
+mod inherit;
 mod lend;
 mod map;
 pub mod memory;
 mod persist;
 mod prove;
+mod room;
 mod scan;
 pub mod slab;
 mod store;
@@ -33,7 +36,8 @@ mod writer;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use artifact::CachedArtifact;
-pub use lend::Lent;
+pub use identity::UNSEALED;
+pub use lend::{Kept, Lent};
 pub use memory::{Budget, Reservation};
 pub use slab::{Piece, SLAB_SIZE, Slab};
 pub use store::{BLOCK_SIZE, Cache, CacheStats};

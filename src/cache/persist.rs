@@ -207,7 +207,7 @@ impl CachedArtifact {
     /// Each extent on disk that may leave: its index, bytes, and when it was last used.
     pub(super) fn usage(&self) -> Vec<(u64, u64, u64)> {
         let state = lock(&self.state);
-        match state.lent {
+        match state.kept {
             0 => state.extents.usage().collect(),
             _ => Vec::new(),
         }
@@ -224,7 +224,7 @@ impl CachedArtifact {
         let writing = lock(&self.map_writes);
         let bytes = {
             let mut state = lock(&self.state);
-            if state.lent > 0 {
+            if state.kept > 0 {
                 return Ok(0);
             }
             extents

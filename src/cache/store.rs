@@ -144,6 +144,10 @@ impl Cache {
         Ok(Cache(Arc::new(owner)))
     }
 
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
     /// The cached blocks of this version. Failures of the disk are not the reader's: a cache that
     /// cannot store answers misses. Blocks on disk I/O when nobody holds this version yet.
     pub fn artifact(&self, key: &ArtifactKey, validator: &Validator) -> Arc<CachedArtifact> {
@@ -153,9 +157,10 @@ impl Cache {
         let artifact = {
             let mut index = lock(&core.index);
             index.holder(&name).unwrap_or_else(|| {
+                let is_dear = identity.is_dear;
                 let artifact = Arc::new(CachedArtifact::new(core.clone(), identity));
                 let holder = Arc::downgrade(&artifact);
-                index.hold(name, artifact.number, holder, core.tick());
+                index.hold(name, artifact.number, holder, is_dear, core.tick());
                 artifact
             })
         };

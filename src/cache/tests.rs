@@ -1,6 +1,7 @@
 //! The cache as a whole, on real files: what readers see through restarts, damage and full disks.
 
 mod limits;
+mod once;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};

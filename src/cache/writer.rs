@@ -161,6 +161,7 @@ impl Core {
                 what: (holder, extent),
                 bytes,
                 last_use: LastUse::Tick(tick),
+                is_dear: false,
             })
         });
         let mut leaving = evict::victims(candidates.collect(), wanted);

@@ -4,7 +4,6 @@
 //! network counts against the retry budget, neither the queue for a free slot nor the time that a
 //! reader takes between two pieces.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::client::Shared;
+use super::client::{Shared, Wanted};
 use super::retry::{Patience, http_date, retry_after};
 use super::validate::{Verdict, disguised, store_code};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::links::{Lease, Links, Refusal};
-use crate::model::Validator;
 
 /// The most that is read of an error's body.
 const LONGEST_REFUSAL: usize = 64 << 10;
@@ -42,7 +40,8 @@ pub(super) struct Attempts {
     patience: Patience,
     /// Time spent waiting for the network.
     spent: Duration,
-    /// One answer was not as the protocol wants it; a second one is final.
+    /// Whether one answer may be not as the protocol wants it: a second one in a row is final.
+    lenient: bool,
     mistrusted: bool,
 }
 
@@ -54,7 +53,16 @@ impl Attempts {
             shared,
             lease: None,
             spent: Duration::ZERO,
+            lenient: true,
             mistrusted: false,
+        }
+    }
+
+    /// Tries of a link that each answer may use up.
+    pub(super) fn without_second_chance(shared: Arc<Shared>) -> Self {
+        Attempts {
+            lenient: false,
+            ..Attempts::new(shared)
         }
     }
 
@@ -67,13 +75,12 @@ impl Attempts {
         }
     }
 
-    /// Asks for `wanted` until `judge` accepts an answer or the failure is final.
+    /// Asks for what is `wanted` until `judge` accepts an answer or the failure is final.
     pub(super) async fn ask<T>(
         &mut self,
         links: &Links,
         slots: &Arc<Semaphore>,
-        wanted: &Range<u64>,
-        pinned: Option<&Validator>,
+        wanted: &Wanted<'_>,
         judge: impl Fn(StatusCode, &HeaderMap, Option<&str>) -> Verdict<T>,
     ) -> Result<Accepted<T>> {
         loop {
@@ -88,7 +95,7 @@ impl Attempts {
             let start = Instant::now();
             self.shared.paused().await;
             let sent = Instant::now();
-            let answer = self.shared.get(&lease.link, wanted, pinned).await;
+            let answer = self.shared.get(&lease.link, wanted).await;
             self.spent += start.elapsed();
             let mut answer = match answer {
                 Ok(answer) => answer,
@@ -155,8 +162,8 @@ impl Attempts {
                 self.shared.stats.protocol_errors.add(1);
                 // A proxy or a server in trouble may answer rightly on another connection.
                 match std::mem::replace(&mut self.mistrusted, true) {
-                    false => Duration::ZERO,
-                    true => return Err(error),
+                    false if self.lenient => Duration::ZERO,
+                    _ => return Err(error),
                 }
             }
             kind if kind.retry() == Retry::Backoff => {

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{
-    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE,
+    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LOCATION, RANGE,
 };
 use reqwest::Response;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
+use super::download::{Ask, Download};
 use super::local;
 use super::part::Part;
 use super::pool::{self, Pool, To};
@@ -31,6 +32,19 @@ use crate::model::{Link, LinkMode, Validator};
 
 /// Probes do not queue behind parts: an open needs its answer now.
 const PROBES_IN_FLIGHT: usize = 4;
+
+/// Downloads that come as one stream last long; the service that makes most of them allows 20 at a
+/// time (MongoDB Atlas, limits of snapshot downloads).
+const STREAMS_IN_FLIGHT: usize = 20;
+
+/// What one GET asks for.
+#[derive(Debug)]
+pub(super) enum Wanted<'a> {
+    /// A range (not empty) of this version, if one is pinned.
+    Range(&'a Range<u64>, Option<&'a Validator>),
+    /// Everything that a link leads to, or the rest of it.
+    All(&'a Ask),
+}
 
 /// Limits of one account's data connections.
 #[derive(Debug, Clone)]
@@ -82,6 +96,7 @@ pub(super) struct Shared {
     pub(super) stats: FetchStats,
     pub(super) parts: Arc<Semaphore>,
     pub(super) probes: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
     pool: Pool,
     pause: Mutex<Option<Instant>>,
     sizing: Mutex<Sizing>,
@@ -96,6 +111,7 @@ impl Fetcher {
                 stats: FetchStats::default(),
                 parts: Arc::new(Semaphore::new(options.in_flight.max(1))),
                 probes: Arc::new(Semaphore::new(PROBES_IN_FLIGHT)),
+                streams: Arc::new(Semaphore::new(STREAMS_IN_FLIGHT)),
                 pool: Pool::new(&options)?,
                 pause: Mutex::default(),
                 sizing: Mutex::default(),
@@ -116,6 +132,11 @@ impl Fetcher {
     /// Nothing is sent before the first [`Part::next`]; dropping the part ends its request.
     pub fn part(&self, links: Arc<Links>, validator: Arc<Validator>, range: Range<u64>) -> Part {
         Part::new(Arc::clone(&self.shared), links, validator, range)
+    }
+
+    /// Starts to read what `links` lead to as one stream. Nothing is sent before [`Download::ask`].
+    pub fn download(&self, links: Arc<Links>) -> Download {
+        Download::new(Arc::clone(&self.shared), links)
     }
 
     /// How long reads should be cut into parts, and how much should be under way, by what was
@@ -140,25 +161,22 @@ impl fmt::Debug for Fetcher {
 }
 
 impl Shared {
-    /// Sends one GET for `wanted` and follows its redirects. The answer is unjudged; an error here
+    /// Sends one GET for what is `wanted` and follows its redirects. The answer is unjudged; an error here
     /// is [`Kind::Unreachable`], or [`Kind::Protocol`] for what must not be asked or followed.
-    pub(super) async fn get(
-        &self,
-        link: &Link,
-        wanted: &Range<u64>,
-        pinned: Option<&Validator>,
-    ) -> Result<Response> {
+    pub(super) async fn get(&self, link: &Link, wanted: &Wanted<'_>) -> Result<Response> {
         let protocol = |words: &str| Error::new(Kind::Protocol, words);
-        if link.mode == LinkMode::Once {
+        if link.mode == LinkMode::Once && matches!(wanted, Wanted::Range(..)) {
             return Err(Error::new(
                 Kind::Unsupported,
                 "the provider's link works once only: it cannot be read in ranges",
             ));
         }
-        if let (Some(path), Some(directory)) = (link.url.local_path(), &self.options.directory) {
+        if let (Some(path), Some(directory), Wanted::Range(range, pinned)) =
+            (link.url.local_path(), &self.options.directory, wanted)
+        {
             self.stats.requests.add(1);
             let directory = Directory::new(directory);
-            return local::answer(directory, path, wanted.clone(), pinned).await;
+            return local::answer(directory, path, (*range).clone(), *pinned).await;
         }
         let allow_http = self.options.allow_http;
         let home = link.url.url();
@@ -172,7 +190,7 @@ impl Shared {
                 false => To::Abroad,
             };
             let private = at_home.then_some(link);
-            let headers = headers(private, wanted, pinned)?;
+            let headers = headers(private, wanted)?;
             let answer = self.send(to, url.clone(), headers).await?;
             if !answer.status().is_redirection() {
                 return Ok(answer);
@@ -226,11 +244,7 @@ impl Shared {
     }
 }
 
-fn headers(
-    private: Option<&Link>,
-    wanted: &Range<u64>,
-    pinned: Option<&Validator>,
-) -> Result<HeaderMap> {
+fn headers(private: Option<&Link>, wanted: &Wanted<'_>) -> Result<HeaderMap> {
     let malformed = || Error::new(Kind::Protocol, "the link asks for a malformed header");
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| malformed());
     let mut headers = HeaderMap::new();
@@ -240,16 +254,23 @@ fn headers(
         secret.set_sensitive(true);
         headers.insert(name, secret);
     }
-    headers.insert(
-        RANGE,
-        value(&format!("bytes={}-{}", wanted.start, wanted.end - 1))?,
-    );
-    if let Some(pinned) = pinned {
-        match (pinned.strong_etag(), &pinned.last_modified) {
-            (Some(etag), _) => headers.insert(IF_MATCH, value(etag)?),
-            (None, Some(time)) => headers.insert(IF_UNMODIFIED_SINCE, value(time)?),
-            (None, None) => None,
-        };
+    match wanted {
+        Wanted::Range(range, pinned) => {
+            let range = format!("bytes={}-{}", range.start, range.end - 1);
+            headers.insert(RANGE, value(&range)?);
+            match pinned.map(|pinned| (pinned.strong_etag(), &pinned.last_modified)) {
+                Some((Some(etag), _)) => headers.insert(IF_MATCH, value(etag)?),
+                Some((None, Some(time))) => headers.insert(IF_UNMODIFIED_SINCE, value(time)?),
+                Some((None, None)) | None => None,
+            };
+        }
+        Wanted::All(Ask::Whole) => {}
+        Wanted::All(Ask::Rest { from, if_range }) => {
+            headers.insert(RANGE, value(&format!("bytes={from}-"))?);
+            if let Some(tag) = if_range {
+                headers.insert(IF_RANGE, value(tag)?);
+            }
+        }
     }
     Ok(headers)
 }

@@ -161,6 +161,7 @@ mod tests {
             etag: None,
             last_modified: None,
             size: 1,
+            download: None,
         };
         let directory = Directory::new(dir.path());
         let gone = answer(directory, "f".into(), 0..1, Some(&pinned)).await;

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::attempts::{Accepted, Attempts};
-use super::client::Shared;
+use super::client::{Shared, Wanted};
 use super::retry::Pace;
 use super::validate::{self, judge};
 use crate::error::{Error, Kind, Result};
@@ -225,8 +225,7 @@ impl Part {
             .ask(
                 &self.links,
                 &self.shared.parts,
-                wanted,
-                Some(pinned),
+                &Wanted::Range(wanted, Some(pinned)),
                 |status, headers, code| judge(status, headers, code, wanted, pinned),
             )
             .await?;

@@ -8,7 +8,7 @@ use tracing::warn;
 use url::Url;
 
 use super::attempts::Attempts;
-use super::client::Shared;
+use super::client::{Shared, Wanted};
 use super::part::END_WAIT;
 use super::validate::judge_probe;
 use crate::error::Result;
@@ -32,7 +32,12 @@ pub struct Probe {
 pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> {
     let mut attempts = Attempts::new(Arc::clone(shared));
     let accepted = attempts
-        .ask(links, &shared.probes, &(0..1), None, judge_probe)
+        .ask(
+            links,
+            &shared.probes,
+            &Wanted::Range(&(0..1), None),
+            judge_probe,
+        )
         .await
         .map_err(|error| error.context("asking for the artifact's size"))?;
     let mut answer = accepted.answer;
@@ -41,6 +46,7 @@ pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> 
         etag: text(headers, &ETAG),
         last_modified: text(headers, &LAST_MODIFIED),
         size: accepted.learnt,
+        download: None,
     };
     let is_named = validator.etag.is_some() || validator.last_modified.is_some();
     // Where there is no byte, none can be of another version.
@@ -49,12 +55,11 @@ pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> 
             "the store names no version (neither ETag nor Last-Modified): only the size is pinned"
         );
     }
+    let (source_name, digest) = described(headers, &accepted.lease.link.url.url());
     let probe = Probe {
         validator,
-        source_name: text(headers, &CONTENT_DISPOSITION)
-            .and_then(|value| disposition_name(&value))
-            .or_else(|| path_name(&accepted.lease.link.url.url())),
-        digest: digest(headers),
+        source_name,
+        digest,
     };
     // One byte at most: with its end read, the first part finds the connection open.
     let end = async {
@@ -68,8 +73,17 @@ pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> 
     Ok(probe)
 }
 
+/// The provider's own name of a file and the digest that its store publishes, by the headers of an
+/// answer of the link `url`.
+pub(super) fn described(headers: &HeaderMap, url: &Url) -> (Option<String>, Option<String>) {
+    let name = text(headers, &CONTENT_DISPOSITION)
+        .and_then(|value| disposition_name(&value))
+        .or_else(|| path_name(url));
+    (name, digest(headers))
+}
+
 /// A header as text, if it is short and printable.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(super) fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let text = headers.get(name)?.to_str().ok()?.trim();
     let usable = !text.is_empty() && text.len() <= LONGEST;
     usable.then(|| text.to_owned())

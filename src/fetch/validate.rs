@@ -188,7 +188,7 @@ pub fn judge_probe(status: StatusCode, headers: &HeaderMap, code: Option<&str>) 
 }
 
 /// Every status that carries no content of the file.
-fn judge_failure<T>(status: StatusCode, code: Option<&str>) -> Verdict<T> {
+pub(super) fn judge_failure<T>(status: StatusCode, code: Option<&str>) -> Verdict<T> {
     if let Some(how) = code.and_then(disguised) {
         return Verdict::Refused(how);
     }
@@ -278,7 +278,7 @@ fn ranged(headers: &HeaderMap) -> Result<(Range<u64>, Option<u64>), String> {
 }
 
 /// Neither encoded nor in several parts. Decoding would make every length and offset a lie.
-fn identity(headers: &HeaderMap) -> Result<(), String> {
+pub(super) fn identity(headers: &HeaderMap) -> Result<(), String> {
     for encoding in headers.get_all(CONTENT_ENCODING) {
         let word = encoding.to_str().unwrap_or("?").trim();
         if !word.is_empty() && !word.eq_ignore_ascii_case("identity") {
@@ -298,7 +298,7 @@ fn identity(headers: &HeaderMap) -> Result<(), String> {
 }
 
 /// `Content-Length`, if there is one.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, String> {
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, String> {
     match single(headers, &CONTENT_LENGTH)? {
         None => Ok(None),
         Some(value) => match decimal(value.trim()) {
@@ -309,7 +309,10 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, String> {
 }
 
 /// The value of a header that may occur once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, String> {
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, String> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -365,6 +368,7 @@ mod tests {
             etag: etag.map(str::to_owned),
             last_modified: last_modified.map(str::to_owned),
             size: 100,
+            download: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod live;
 mod meta;
 mod open;
 mod spender;
+mod spooling;
 mod types;
 mod verify;
 mod xattr;
@@ -263,6 +264,15 @@ impl Fs {
         }
     }
 
+    /// Whether reads of this file may have to wait for a stream that brings everything in its own
+    /// order, as long as an open may have to wait for its task.
+    pub fn is_flowing(&self, handle: u64) -> bool {
+        match self.inner.handles.file(handle).as_deref() {
+            Ok(OpenFile::Artifact(artifact)) => artifact.reader.artifact().is_flowing(),
+            _ => false,
+        }
+    }
+
     /// Whoever opened this artifact is known to read all of it.
     pub fn expect_whole(&self, handle: u64) {
         if let Ok(file) = self.inner.readable(handle)
@@ -345,7 +355,9 @@ impl Fs {
         self.inner.stopped.cancel();
         let opener = &self.inner.opener;
         opener.engine.stop();
-        if timeout(STOP_WAIT, opener.engine.settled()).await.is_err() {
+        opener.spools.stop();
+        let settled = async { tokio::join!(opener.engine.settled(), opener.spools.settled()) };
+        if timeout(STOP_WAIT, settled).await.is_err() {
             tracing::warn!(
                 "a task is still being created; it will be looked for at the next start"
             );
@@ -435,7 +447,10 @@ impl Inner {
                 self.handles.outdate(artifact.ino, &artifact.validator);
                 self.opener.forget(artifact).await;
             }
-            Kind::Expired => self.opener.report_expired(artifact).await,
+            // A spool has reported it already.
+            Kind::Expired if artifact.validator.download.is_none() => {
+                self.opener.report_expired(artifact).await;
+            }
             _ => {}
         }
     }

@@ -23,10 +23,11 @@ use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::links::Links;
-use crate::model::{ArtifactKey, Origin, Size, Task, TaskState, Validator};
+use crate::model::{ArtifactKey, LinkMode, Origin, Size, Task, TaskState, Validator};
 use crate::observe::metrics::Activity;
 use crate::providers::Provider;
-use crate::reader::{self, ArtifactSpec, Readers};
+use crate::reader::spool::{Job, Spools};
+use crate::reader::{self, Artifact, ArtifactSpec, Readers};
 use crate::tasks::ledger::{ArtifactRecord, Ledger};
 use crate::tasks::{Engine, Wait};
 use crate::tree::FileNode;
@@ -46,10 +47,12 @@ pub(super) struct Account {
 
 /// One version of an artifact and the way to it.
 #[derive(Debug, Clone)]
-struct Pinned {
-    validator: Validator,
-    task_id: String,
-    links: Arc<Links>,
+pub(super) struct Pinned {
+    pub(super) validator: Validator,
+    pub(super) task_id: String,
+    pub(super) links: Arc<Links>,
+    /// Its bytes, where they come by one stream only.
+    pub(super) artifact: Option<Arc<Artifact>>,
 }
 
 impl Pinned {
@@ -73,7 +76,8 @@ pub(super) struct Opener {
     pub(super) readers: Readers,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: SharedClock,
-    links: LiveLinks,
+    pub(super) links: Arc<LiveLinks>,
+    pub(super) spools: Spools,
     probes: Flights<LinkKey, Validator>,
     /// Checks of complete files.
     pub(super) checks: Flights<ArtifactKey, Verdict>,
@@ -93,7 +97,12 @@ impl Opener {
     ) -> Self {
         Opener {
             accounts,
-            links: LiveLinks::new(engine.clone(), Arc::clone(&activity), Arc::clone(&clock)),
+            links: Arc::new(LiveLinks::new(
+                engine.clone(),
+                Arc::clone(&activity),
+                Arc::clone(&clock),
+            )),
+            spools: Spools::default(),
             engine,
             ledger,
             cache,
@@ -131,7 +140,13 @@ impl Opener {
                 return Ok(open.checked());
             }
         }
-        let pinned = self.pin(account, node, &key, wait, caller).await?;
+        let pinned = match self.spooled(&key, wait).await {
+            Some(spooled) => spooled?,
+            None => {
+                self.worth_spooling(&key)?;
+                self.pin(account, node, &key, wait, caller).await?
+            }
+        };
         self.opened(account, ino, &key, pinned, false).await
     }
 
@@ -144,9 +159,14 @@ impl Opener {
         pinned: Pinned,
         complete: bool,
     ) -> Result<OpenArtifact> {
-        let spec = pinned.spec(key, &account.fetcher);
-        let readers = self.readers.clone();
-        let reader = blocking(move || readers.open(spec)).await?;
+        let reader = match &pinned.artifact {
+            Some(artifact) => reader::Handle::new(Arc::clone(artifact)),
+            None => {
+                let spec = pinned.spec(key, &account.fetcher);
+                let readers = self.readers.clone();
+                blocking(move || readers.open(spec)).await?
+            }
+        };
         let record = self.ledger.artifact(key);
         let digest = record
             // Of a file that is not complete, bytes will come anew.
@@ -189,6 +209,7 @@ impl Opener {
                 links: self.links.of(&account.provider, node, key, task).0,
                 validator: record.validator,
                 task_id: record.task_id,
+                artifact: None,
             }
         })
     }
@@ -219,12 +240,22 @@ impl Opener {
                 .as_ref()
                 .map_or_else(String::new, |task| task.id.clone());
             let (links, proven) = self.links.of(&account.provider, node, key, task);
-            match self.probe(account, key, &task_id, &links, proven).await {
+            let probed = match links.lease().await.map(|lease| lease.link.mode) {
+                Ok(LinkMode::Once) => {
+                    let job = Job { task_id, links };
+                    let spender = spender(caller);
+                    return self.spool(account, node, key, job, spender, wait).await;
+                }
+                Ok(LinkMode::Ranged) => self.probe(account, key, &task_id, &links, proven).await,
+                Err(error) => Err(error),
+            };
+            match probed {
                 Ok(validator) => {
                     return Ok(Pinned {
                         validator,
                         task_id,
                         links,
+                        artifact: None,
                     });
                 }
                 Err(error)
@@ -265,6 +296,7 @@ impl Opener {
                         validator,
                         task_id: task_id.clone(),
                         links: Arc::clone(&links),
+                        artifact: None,
                     };
                     let spec = pinned.spec(&key, &fetcher);
                     let remembered = blocking(move || readers.open(spec)).await?;
@@ -348,6 +380,10 @@ fn served(
     task_id: &str,
 ) -> Option<Validator> {
     let record = ledger.artifact(key)?;
+    if record.validator.download.is_some() {
+        // That link is gone; nothing can be asked of this version any more.
+        return None;
+    }
     let content = content_key(key, &record.validator, task_id);
     let open = readers.opened(&content, &record.validator);
     let gone = open.is_some_and(|open| open.broken().is_some());
@@ -374,7 +410,15 @@ pub(super) fn artifact_key(node: &FileNode) -> ArtifactKey {
 /// The name under which a version's blocks are kept. Where the store names no version, the task
 /// stands for it: blocks of two downloads must not be mixed.
 pub(super) fn content_key(key: &ArtifactKey, validator: &Validator, task_id: &str) -> ArtifactKey {
-    let named = validator.etag.is_some() || validator.last_modified.is_some();
+    let Validator {
+        etag,
+        last_modified,
+        download,
+        ..
+    } = validator;
+    let named = [etag, last_modified, download]
+        .into_iter()
+        .any(Option::is_some);
     if named || task_id.is_empty() {
         return key.clone();
     }
@@ -417,6 +461,7 @@ mod tests {
             etag: None,
             last_modified: None,
             size: 1,
+            download: None,
         };
         let one = content_key(&key, &validator, "t1");
         assert_ne!(one, content_key(&key, &validator, "t2"));

@@ -59,7 +59,10 @@ impl Store {
             if text(header::IF_MATCH).is_some_and(|wanted| wanted != etag) {
                 return StatusCode::PRECONDITION_FAILED.into_response();
             }
-            let range = text(header::RANGE).unwrap().strip_prefix("bytes=").unwrap();
+            let Some(range) = text(header::RANGE) else {
+                return ([(header::ETAG, etag)], content).into_response();
+            };
+            let range = range.strip_prefix("bytes=").unwrap();
             let (first, last) = range.split_once('-').unwrap();
             let first: usize = first.parse().unwrap();
             let last = last.parse::<usize>().unwrap().min(content.len() - 1);
@@ -653,4 +656,72 @@ async fn metrics_are_served_until_the_stop() {
     );
     let text = answer.text().await.unwrap();
     assert!(text.contains("mongo_backupfs_open_files 0"));
+}
+
+#[tokio::test]
+async fn a_link_that_works_once_is_asked_once_whoever_reads() {
+    let world = World::new().await;
+    world.fake.state().once = true;
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
+    let size = content(1).len() as u64;
+    assert_eq!(xattr(&fs, ino, "cached").await.as_deref(), Some("0"));
+    let (first, second) = tokio::join!(open(&fs, ino), open(&fs, ino));
+    for opened in [first.unwrap(), second.unwrap()] {
+        assert_eq!(opened.size, Some(size));
+        fs.expect_whole(opened.handle);
+        assert!(read_all(&fs, opened.handle).await.unwrap() == content(1));
+        fs.release(opened.handle);
+    }
+    assert_eq!((world.store.requests(), world.creates()), (1, 1));
+    assert_eq!(xattr(&fs, ino, "size").await.as_deref(), Some("exact"));
+    assert_eq!(
+        xattr(&fs, ino, "cached").await,
+        Some(size.to_string()),
+        "all of it"
+    );
+    assert_eq!(
+        xattr(&fs, ino, "source-name").await.as_deref(),
+        Some("mongo-dump.archive.gz")
+    );
+    fs.stop().await;
+    drop(fs);
+
+    // Another run asks nobody, whoever opens the file.
+    let spent = world.spent();
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
+    let opened = open(&fs, ino).await.unwrap();
+    assert!(read_all(&fs, opened.handle).await.unwrap() == content(1));
+    assert_eq!(world.spent(), spent);
+}
+
+#[tokio::test]
+async fn a_lost_version_of_a_one_time_link_is_stale_and_the_next_one_is_told_apart() {
+    let mut world = World::new().await;
+    world.fake.state().once = true;
+    // Nothing but the download tells the two versions apart.
+    world.store.put(content(1), "W/\"same\"");
+    world.config.memory = 1 << 20;
+    let fs = world.fs();
+    let ino = find(&fs, FILE).await;
+    let before = open(&fs, ino).await.unwrap();
+    assert!(read_all(&fs, before.handle).await.unwrap() == content(1));
+    let artifact = match &*fs.inner.handles.file(before.handle).unwrap() {
+        OpenFile::Artifact(artifact) => Arc::clone(artifact.reader.artifact()),
+        OpenFile::Document(_) => panic!("a file"),
+    };
+    artifact.condemn(Error::new(Kind::Changed, "lost"));
+    let lost = fs.read(before.handle, 0, 10).await.unwrap_err();
+    assert_eq!(lost.errno(), libc::ESTALE);
+    drop(artifact);
+
+    world.store.put(content(2), "W/\"same\"");
+    let after = open(&fs, ino).await.unwrap();
+    assert!(!after.keep_cache, "its pages are of the version before");
+    assert!(after.direct_io, "none may be read by who has that one open");
+    assert!(read_all(&fs, after.handle).await.unwrap() == content(2));
+    let still = fs.read(before.handle, 0, 10).await.unwrap_err();
+    assert_eq!(still.errno(), libc::ESTALE);
+    assert_eq!(world.store.requests(), 2);
 }

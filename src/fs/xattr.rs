@@ -61,9 +61,10 @@ impl Inner {
             _ => view.expires,
         };
         put("user.backupfs.expires", expires.map(|at| at.to_string()));
-        let cached = match &record {
-            Some(record) => self.opener.cached_bytes(&key, record).await,
-            None => 0,
+        let cached = match (self.opener.spools.under_way(&key), &record) {
+            (Some(spooling), _) => spooling.bytes(),
+            (None, Some(record)) => self.opener.cached_bytes(&key, record).await,
+            (None, None) => 0,
         };
         put("user.backupfs.cached", Some(cached.to_string()));
         let checked = record.as_ref().and_then(|record| {

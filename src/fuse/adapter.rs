@@ -39,7 +39,8 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter that gives opens `open_timeout` and everything else `op_timeout`.
+    /// An adapter that gives opens, and reads of what is being spooled, `open_timeout` and
+    /// everything else `op_timeout`.
     pub(super) fn new(service: Arc<Service>, op_timeout: Duration, open_timeout: Duration) -> Self {
         Adapter {
             service,
@@ -183,11 +184,16 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let fs = self.fs();
         let operation = Operation {
             ends_at_stop: false,
+            // What the reader waits for may be as far off as a task.
+            deadline: match fs.is_flowing(handle.0) {
+                true => self.open_timeout,
+                false => self.op_timeout,
+            },
             ..self.operation("read")
         };
-        let fs = self.fs();
         self.service.serve(
             operation,
             request,

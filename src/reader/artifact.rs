@@ -18,8 +18,9 @@ use tokio::sync::watch;
 
 use super::flight::{Crew, Flight, await_block};
 use super::share::Lot;
+use super::spool::Reach;
 use super::{ArtifactSpec, blocks_of, lock};
-use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Lent, Piece, Reservation};
+use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Kept, Lent, Piece, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::fetch::{Fetcher, Part, Plan};
 use crate::links::Links;
@@ -54,6 +55,8 @@ pub struct Artifact {
     /// Why this version can be read no more.
     pub(super) broken: OnceLock<Error>,
     pub(super) fetched: AtomicU64,
+    /// Where only one stream brings its bytes: how far that is, and the promise that none leaves.
+    spool: Option<(Reach, Kept)>,
 }
 
 /// Most blocks kept in memory when the cache takes none: 8 MiB.
@@ -74,7 +77,9 @@ impl Artifact {
         budget: Budget,
         lot: Lot,
     ) -> Self {
+        let is_spooled = spec.validator.download.is_some();
         Artifact {
+            spool: is_spooled.then(|| (Reach::new(cached.is_complete()), cached.keep())),
             key: spec.key,
             validator: Arc::new(spec.validator),
             links: spec.links,
@@ -97,6 +102,21 @@ impl Artifact {
     /// Which file.
     pub fn key(&self) -> &ArtifactKey {
         &self.key
+    }
+
+    /// What of it is cached.
+    pub(super) fn cached(&self) -> &Arc<CachedArtifact> {
+        &self.cached
+    }
+
+    /// How far the stream is that alone brings its bytes, if they come so.
+    pub(super) fn reach(&self) -> Option<&Reach> {
+        self.spool.as_ref().map(|(reach, _)| reach)
+    }
+
+    /// Whether its readers may have to wait for a stream that is on its way.
+    pub fn is_flowing(&self) -> bool {
+        self.reach().is_some_and(Reach::is_flowing)
     }
 
     /// Its size in bytes.
@@ -161,6 +181,9 @@ impl Artifact {
 
     /// Starts to bring what is missing of `wanted`, waiting only for memory.
     pub(super) async fn demand(self: &Arc<Self>, wanted: &Range<u64>) {
+        if self.spool.is_some() {
+            return;
+        }
         for run in self.missing(&blocks_of(wanted), DEMAND_PART) {
             let reservation = self.reserve(self.bytes_of(&run)).await;
             self.launch(run, reservation);
@@ -203,6 +226,13 @@ impl Artifact {
                 continue;
             };
             waited = true;
+            if let Some(reach) = self.reach() {
+                reach.passed(block).await?;
+                if !self.has(block) {
+                    self.condemn(lost());
+                }
+                continue;
+            }
             if let Some(flight) = self.flight_of(block, wanted).await {
                 await_block(flight, block).await?;
             }
@@ -343,4 +373,13 @@ impl Artifact {
         }
         Some(slice)
     }
+}
+
+/// A block that only a new download could bring.
+fn lost() -> Error {
+    Error::new(
+        Kind::Changed,
+        "the cache lost or damaged a part of this file, which came by a link that works only once; \
+         open the file again: that may need a new download task",
+    )
 }

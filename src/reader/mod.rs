@@ -2,7 +2,7 @@
 //!
 //! [`pattern`] tells from the reads of one open file what will be read next, [`window`] how far
 //! ahead to ask for it, [`turnout`] who else reads ahead (all pure); `share` divides the memory; [`artifact`]
-//! brings blocks of one version, each once for all its readers; [`Handle`] joins them for one open
+//! brings blocks of one version, each once for all its readers; [`spool`] what comes by one stream only; [`Handle`] joins them for one open
 //! file.
 //!
 //! Locks: a handle's is held while `share` is asked, otherwise those of a handle and of an artifact
@@ -12,6 +12,7 @@ pub mod artifact;
 mod flight;
 pub mod pattern;
 mod share;
+pub mod spool;
 pub mod stream;
 pub mod stride;
 pub mod turnout;
@@ -84,9 +85,13 @@ impl Readers {
     /// Opens a version; one already open is shared (and keeps its own links). Must be called
     /// within a tokio runtime, which then carries the fetches.
     pub fn open(&self, spec: ArtifactSpec) -> Handle {
+        Handle::new(self.artifact(spec))
+    }
+
+    fn artifact(&self, spec: ArtifactSpec) -> Arc<Artifact> {
         let name = (spec.key.clone(), spec.validator.clone());
         let mut open = lock(&self.open);
-        let artifact = match open.get(&name).and_then(Weak::upgrade) {
+        match open.get(&name).and_then(Weak::upgrade) {
             Some(artifact) if artifact.broken().is_none() => artifact,
             _ => {
                 open.retain(|_, artifact| artifact.strong_count() > 0);
@@ -96,13 +101,6 @@ impl Readers {
                 open.insert(name, Arc::downgrade(&artifact));
                 artifact
             }
-        };
-        Handle {
-            reading: Mutex::new(Reading {
-                pattern: Pattern::new(artifact.size()),
-                ballot: Ballot::default(),
-            }),
-            artifact,
         }
     }
 
@@ -129,6 +127,17 @@ struct Reading {
 }
 
 impl Handle {
+    /// Opens what others have open.
+    pub fn new(artifact: Arc<Artifact>) -> Self {
+        Handle {
+            reading: Mutex::new(Reading {
+                pattern: Pattern::new(artifact.size()),
+                ballot: Ballot::default(),
+            }),
+            artifact,
+        }
+    }
+
     /// The pinned version's size in bytes.
     pub fn size(&self) -> u64 {
         self.artifact.size()
@@ -194,6 +203,10 @@ impl Handle {
 
     /// Takes note of a read and starts to bring what should follow it.
     fn read_ahead(&self, read: &Range<u64>) {
+        // One stream brings it, in its own order.
+        if self.artifact.reach().is_some() {
+            return;
+        }
         let ahead = {
             let Reading { pattern, ballot } = &mut *lock(&self.reading);
             let room = match pattern.is_ahead() {

@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) creates: Option<Task>,
     /// Where links lead.
     pub(crate) url: String,
+    /// Links work once only.
+    pub(crate) once: bool,
     /// The artifact of the task with this id is gone, whatever polls say.
     pub(crate) gone: Option<String>,
 }
@@ -187,7 +189,10 @@ impl Provider for Fake {
             url: SafeUrl::parse(&state.url).map_err(|why| Error::new(Kind::Protocol, why))?,
             headers: Vec::new(),
             expires: None,
-            mode: LinkMode::Ranged,
+            mode: match state.once {
+                true => LinkMode::Once,
+                false => LinkMode::Ranged,
+            },
         })
     }
 }

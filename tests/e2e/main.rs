@@ -15,6 +15,7 @@ mod prepare;
 mod readme;
 mod real_chain;
 mod secrets;
+mod spool;
 mod tasks;
 mod tencent;
 mod tools;

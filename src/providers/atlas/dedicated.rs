@@ -94,8 +94,8 @@ impl Dedicated {
         Arc::clone(lock(&self.made).entry(key).or_default())
     }
 
-    /// A job for the whole snapshot of a sharded cluster, or for the member alone where Atlas knows
-    /// no such snapshot or refuses it in words that say nothing else.
+    /// A job for the whole snapshot of a sharded cluster, or for the member alone where Atlas
+    /// refuses that in words that say nothing else.
     async fn request_sharded(&self, of: &ShardRef) -> Result<Task> {
         let (wanted, cluster) = (Wanted::of(of), &of.instance.id);
         let member = wanted.member.unwrap_or(wanted.snapshot);
@@ -103,10 +103,7 @@ impl Dedicated {
             return self.request(Service::Sharded, of, member).await;
         }
         match self.request(Service::Sharded, of, wanted.snapshot).await {
-            Err(refusal)
-                if matches!(refusal.kind(), Kind::Protocol | Kind::NotFound)
-                    && member != wanted.snapshot =>
-            {
+            Err(refusal) if refusal.kind() == Kind::Protocol && member != wanted.snapshot => {
                 info!(cluster, %refusal, "members are downloaded one by one");
                 let made = self.request(Service::Sharded, of, member).await?;
                 lock(&self.apart).insert(cluster.clone());

@@ -59,7 +59,7 @@ const TASK_COLUMNS: &str = "provider, instance, backup, shard, revision, state, 
                             message, since, changed, reports, intent_owner, intent_at, sum";
 const ARTIFACT_COLUMNS: &str = "provider, instance, backup, shard, file, size, etag, \
                                 last_modified, task_id, source_name, sum, digest, \
-                                verified";
+                                verified, download";
 
 /// The word of a state in the ledger and in `user.backupfs.state`.
 pub(crate) fn word(state: TaskState) -> &'static str {
@@ -274,6 +274,7 @@ fn read_artifact(row: &Row<'_>) -> rusqlite::Result<(ArtifactKey, ArtifactRecord
             size: row.get(5)?,
             etag: row.get(6)?,
             last_modified: row.get(7)?,
+            download: row.get(13)?,
         },
         task_id: row.get(8)?,
         source_name: row.get(9)?,
@@ -297,10 +298,11 @@ fn artifact_sum(key: &ArtifactKey, record: &ArtifactRecord) -> u32 {
         &record.task_id,
         &record.source_name,
     );
-    match &record.digest {
-        // As in rows from before there were digests.
-        None => sum(&first),
-        Some(digest) => sum(&(first, digest, record.verified)),
+    match (&record.digest, &record.validator.download) {
+        // As in rows from before there were digests, and downloads.
+        (None, None) => sum(&first),
+        (Some(digest), None) => sum(&(first, digest, record.verified)),
+        (digest, Some(download)) => sum(&(first, digest, record.verified, download)),
     }
 }
 
@@ -311,7 +313,7 @@ pub(super) fn put_artifact(
 ) -> rusqlite::Result<()> {
     db.prepare_cached(&format!(
         "INSERT OR REPLACE INTO artifacts ({ARTIFACT_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
     ))?
     .execute(params![
         key.task.provider,
@@ -327,6 +329,7 @@ pub(super) fn put_artifact(
         artifact_sum(key, record),
         record.digest,
         record.verified,
+        record.validator.download,
     ])?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// What `user_version` says of a current ledger.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// One script per version: `MIGRATIONS[n]` leads from version n to n + 1. Never changed once
 /// released, only added to. Times are microseconds since 1970 in UTC.
@@ -67,6 +67,8 @@ CREATE TABLE links (
     expires  INTEGER NOT NULL,
     PRIMARY KEY (provider, instance, backup, shard)
 ) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE artifacts ADD COLUMN download TEXT; -- which one brought it, where a link works once only
 "];
 
 /// Brings an open database to [`VERSION`], from nothing if it is new.

@@ -25,6 +25,7 @@ fn artifact(name: &str) -> (ArtifactKey, ArtifactRecord) {
             etag: Some("\"abc\"".into()),
             last_modified: None,
             size: 1 << 40,
+            download: None,
         },
         task_id: "t1".into(),
         source_name: Some("dump.gz".into()),
