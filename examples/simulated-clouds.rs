@@ -1,4 +1,4 @@
-//! The simulated clouds of `demo` and dedicated Atlas clusters, on their own, for other programs to talk to.
+//! The simulated clouds of `demo`, on their own, for other programs to talk to.
 //!
 //! Prints one line of JSON with the address and the keys, then serves until its standard input
 //! ends or Ctrl-C:
@@ -18,7 +18,7 @@ use std::io;
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
-use mongo_backupfs::sim::{Content, Sim, SimBuilder, every_cloud, many_objects};
+use mongo_backupfs::sim::{Content, Sim, SimBuilder, demo_clouds, many_objects};
 use tokio::sync::oneshot;
 
 /// Simulated clouds that serve until standard input ends.
@@ -47,7 +47,7 @@ const FOLDER: &str = "cmongo_backup/cmgo-archive2_0/snapshot/1544517026";
 impl Options {
     fn clouds(&self) -> SimBuilder {
         let clouds = match self.clusters {
-            None => every_cloud(),
+            None => demo_clouds(),
             Some(count) => SimBuilder::new().project(
                 (0..count)
                     .map(|number| self.cluster(number))

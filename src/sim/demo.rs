@@ -12,35 +12,13 @@ use super::{Content, SimBuilder, dump};
 const FOLDER: &str = "cmongo_backup/cmgo-archive1_0/snapshot/1544517026";
 
 /// One Atlas project: a shared M2 and M5 and a Flex cluster with up to a week of daily snapshots
-/// each, and a free M0 without. The last snapshot is of this morning; every artifact is a genuine
+/// each, a free M0 without, a dedicated replica set, a cluster of two shards, and one that was
+/// deleted. The last snapshot is of this morning; every artifact is a genuine
 /// `.tgz` of a database dump. One Tencent account: a replica set and a cluster of three shards,
 /// and a folder of a third instance in COS, with a name that needs care. One Alibaba Cloud account:
 /// a replica set and a cluster of two shards on cloud disks, and a replica set on local disks. One
 /// UCloud account: a replica set with logs of operations, and a cluster of two shards.
 pub fn demo_clouds() -> SimBuilder {
-    clouds(|_, project| project)
-}
-
-/// The same with dedicated clusters in the Atlas project: a replica set, two shards, and one that
-/// was deleted.
-pub fn every_cloud() -> SimBuilder {
-    clouds(|at, project| {
-        project
-            .cluster(
-                Cluster::new("ledger", Tier::M10).daily(3, at(4), |day| Content::dump(300 + day)),
-            )
-            .cluster(Cluster::new("visits", Tier::M10).sharded(2).snapshot(
-                Snapshot::at(at(5)).contents((0..3).map(|part| Content::dump(330 + part))),
-            ))
-            .cluster(
-                Cluster::new("legacy", Tier::M10)
-                    .deleted()
-                    .daily(1, at(6), |day| Content::dump(340 + day)),
-            )
-    })
-}
-
-fn clouds(more: impl Fn(&dyn Fn(i64) -> Timestamp, Project) -> Project) -> SimBuilder {
     let now = Timestamp::now();
     let midnight = now.as_second() - now.as_second().rem_euclid(86_400);
     let at = |hours: i64| {
@@ -53,29 +31,10 @@ fn clouds(more: impl Fn(&dyn Fn(i64) -> Timestamp, Project) -> Project) -> SimBu
             today
         }
     };
-    let running = Snapshot::at(now).status(Status::Running);
     let builder = SimBuilder::new()
         .aliyun(alibaba(&at))
         .ucloud(umongodb(&at))
-        .project(more(
-            &at,
-            Project::new("Web shop (production)")
-                .cluster(
-                    Cluster::new("orders", Tier::M2)
-                        .daily(7, at(2), |day| Content::dump(100 + day))
-                        .snapshot(running),
-                )
-                .cluster(Cluster::new("catalogue", Tier::M5).version("8.0.4").daily(
-                    5,
-                    at(3),
-                    |day| Content::dump(200 + day),
-                ))
-                .cluster(
-                    Cluster::new("reviews", Tier::Flex)
-                        .daily(2, at(3), |day| Content::dump(250 + day)),
-                )
-                .cluster(Cluster::new("sandbox", Tier::M0)),
-        ));
+        .project(atlas(&at, now));
     let ago = |days: i64, hours: i64| at(hours) - SignedDuration::from_hours(24 * days);
     let shards = |seed: u64| (0..3).map(move |shard| Content::packed_dump(seed + shard));
     let builder = builder
@@ -96,6 +55,27 @@ fn clouds(more: impl Fn(&dyn Fn(i64) -> Timestamp, Project) -> Project) -> SimBu
         builder = builder.object(&format!("{FOLDER}/{name}"), Content::bytes(data), written);
     }
     builder
+}
+
+/// The Atlas project, at `now`.
+fn atlas(at: &dyn Fn(i64) -> Timestamp, now: Timestamp) -> Project {
+    let daily = |name: &str, tier, count, hour, seed| {
+        Cluster::new(name, tier).daily(count, at(hour), move |day| Content::dump(seed + day))
+    };
+    let running = Snapshot::at(now).status(Status::Running);
+    let parts = (0..3).map(|part| Content::dump(330 + part));
+    Project::new("Web shop (production)")
+        .cluster(daily("orders", Tier::M2, 7, 2, 100).snapshot(running))
+        .cluster(daily("catalogue", Tier::M5, 5, 3, 200).version("8.0.4"))
+        .cluster(daily("reviews", Tier::Flex, 2, 3, 250))
+        .cluster(Cluster::new("sandbox", Tier::M0))
+        .cluster(daily("ledger", Tier::M10, 3, 4, 300))
+        .cluster(
+            Cluster::new("visits", Tier::M10)
+                .sharded(2)
+                .snapshot(Snapshot::at(at(5)).contents(parts)),
+        )
+        .cluster(daily("legacy", Tier::M10, 1, 6, 340).deleted())
 }
 
 /// The Alibaba Cloud account; `at` is the last time that it was so many hours after midnight.

@@ -58,7 +58,7 @@ pub use self::bill::Bill;
 use self::bill::Meter;
 pub use self::clock::SimClock;
 pub use self::content::Content;
-pub use self::demo::{demo_clouds, every_cloud};
+pub use self::demo::demo_clouds;
 pub use self::faults::{Fault, Faults, Rule, Side};
 pub use self::folder::many_objects;
 use self::gate::Gate;

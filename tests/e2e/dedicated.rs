@@ -5,6 +5,7 @@ use std::fs::{self, File};
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use jiff::{SignedDuration, Timestamp};
 use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Status, Tier};
@@ -52,6 +53,19 @@ fn latest(world: &World, cluster: &str) -> PathBuf {
 /// The file of one replica set of it.
 fn archive(world: &World, cluster: &str, replica_set: &str) -> PathBuf {
     latest(world, cluster).join(format!("{replica_set}/{replica_set}.tar.gz"))
+}
+
+/// What that file must read as.
+fn content(world: &World, cluster: &str, replica_set: &str) -> Content {
+    let backup = latest(world, cluster);
+    let (_, id) = backup
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .split_once('-')
+        .unwrap();
+    world.sim.part(cluster, id, replica_set).unwrap()
 }
 
 /// The file of the Flex cluster's newest backup.
@@ -254,4 +268,111 @@ fn more_jobs_than_a_project_may_have_are_ebusy_not_lost() {
     assert_eq!(errno, Some(libc::EBUSY), "{reason}");
     assert!(reason.contains("TOO_MANY_SNAPSHOT_DOWNLOADS"), "{reason}");
     assert_eq!(world.sim.bill().tasks_created, 20);
+}
+
+#[test]
+fn every_archive_of_a_dedicated_cluster_is_copied_whole_by_one_request() {
+    for tells_length in [false, true] {
+        let mut world = world();
+        world.sim.adjust(|knobs| {
+            knobs.task_time = SignedDuration::from_millis(200);
+            knobs.restore_host.tells_length = tells_length;
+        });
+        world.mount();
+        for (cluster, set) in [(SET, SET), ("gone", "gone"), (SHARDED, "config")] {
+            let expected = content(&world, cluster, set);
+            let file = archive(&world, cluster, set);
+            assert_eq!(sha256_of(&file), expected.sha256().unwrap());
+            assert_eq!(fs::metadata(&file).unwrap().len(), expected.size());
+        }
+        let bill = world.sim.bill();
+        assert_eq!(bill.tasks_created, 3);
+        assert_eq!(bill.deliveries.values().copied().max(), Some(1));
+    }
+}
+
+#[test]
+fn racing_members_of_a_sharded_cluster_share_one_job() {
+    // The second member's job is the first one's: it counts for nothing.
+    let mut world = world().key("max_tasks_per_day = 1");
+    world
+        .sim
+        .adjust(|knobs| knobs.task_time = SignedDuration::from_millis(500));
+    world.mount();
+    let sets = ["config", "many-shard-0", "many-shard-1"];
+    let readers: Vec<_> = sets
+        .iter()
+        .map(|set| {
+            let file = archive(&world, SHARDED, set);
+            thread::spawn(move || sha256_of(&file))
+        })
+        .collect();
+    for (set, reader) in sets.iter().zip(readers) {
+        let expected = content(&world, SHARDED, set);
+        assert_eq!(reader.join().unwrap(), expected.sha256().unwrap(), "{set}");
+    }
+    let bill = world.sim.bill();
+    assert_eq!(bill.tasks_created, 1);
+    assert_eq!(bill.deliveries.len(), 3);
+    assert!(bill.deliveries.values().all(|&requests| requests == 1));
+}
+
+#[test]
+fn members_have_jobs_of_their_own_where_the_whole_is_refused() {
+    let mut world = world();
+    world.sim.adjust(|knobs| knobs.component_jobs = false);
+    world.mount();
+    for set in ["config", "many-shard-0", "many-shard-1"] {
+        let expected = content(&world, SHARDED, set);
+        let file = archive(&world, SHARDED, set);
+        assert_eq!(sha256_of(&file), expected.sha256().unwrap(), "{set}");
+    }
+    assert_eq!(world.sim.bill().tasks_created, 3);
+}
+
+#[test]
+fn a_job_that_expired_unread_is_replaced_by_policy_only() {
+    let mut world = world().key("recreate_expired = false");
+    world.mount();
+    let file = archive(&world, SET, SET);
+    begin(&file);
+    eventually("the job is ready", || attribute(&file, "state") == "ready");
+    world.sim.advance(SignedDuration::from_hours(2));
+    let (errno, reason) = refusal(&file);
+    assert_eq!(errno, Some(libc::EACCES), "{reason}");
+    assert!(reason.contains("recreate_expired"), "{reason}");
+    assert_eq!(world.sim.bill().tasks_created, 1);
+    world.unmount();
+
+    world.mount_keys.clear();
+    world.mount();
+    let expected = content(&world, SET, SET);
+    assert_eq!(sha256_of(&file), expected.sha256().unwrap());
+    let bill = world.sim.bill();
+    assert_eq!(bill.tasks_created, 2);
+    assert_eq!(bill.deliveries.values().copied().collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_member_that_was_lost_needs_another_job_and_the_others_do_not() {
+    let mut world = world().key("recreate_expired = false");
+    world.mount();
+    let first = archive(&world, SHARDED, "many-shard-0");
+    let digest = sha256_of(&first);
+    world.unmount();
+    fs::remove_dir_all(world.dir.path().join("cache")).unwrap();
+    world.mount();
+    let (errno, reason) = refusal(&first);
+    assert_eq!(errno, Some(libc::EACCES), "{reason}");
+    // The links of the others are as good as new.
+    let second = archive(&world, SHARDED, "many-shard-1");
+    let expected = content(&world, SHARDED, "many-shard-1");
+    assert_eq!(sha256_of(&second), expected.sha256().unwrap());
+    assert_eq!(world.sim.bill().tasks_created, 1);
+    world.unmount();
+
+    world.mount_keys.clear();
+    world.mount();
+    assert_eq!(sha256_of(&first), digest);
+    assert_eq!(world.sim.bill().tasks_created, 2);
 }
