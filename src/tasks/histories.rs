@@ -246,13 +246,15 @@ impl Histories {
                 mount,
                 shard: number,
             } => {
+                // Only what was ready has readers who could miss it.
+                let newest = self.newest(*number);
+                let read = newest.filter(|task| task.state == TaskState::Ready);
                 self.end(*number, TaskState::Expired);
-                let id = self.newest(*number).map(|task| task.id);
-                if let (Some(id), true) = (id, self.mounts[*mount].life.is_some()) {
+                if let (Some(task), true) = (read, self.mounts[*mount].life.is_some()) {
                     let engine = self.engine(*mount);
                     let key = shard(SHARDS[*number]).key();
                     let (runtime, _) = self.mounts[*mount].life.as_ref().expect("it runs");
-                    runtime.block_on(engine.report_expired(&key, &id));
+                    runtime.block_on(engine.report_expired(&key, &task.id));
                 }
             }
             Step::Jump { minutes } => self.clock.jump(SignedDuration::from_mins(*minutes)),
