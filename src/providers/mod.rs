@@ -45,7 +45,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// ([`Kind::Unreachable`], say) means that it surely had none.
     async fn create_task(&self, of: &ShardRef) -> Result<Task>;
 
-    /// Where `task` stands now.
+    /// Where `task` stands now. [`Kind::NotFound`] when the provider does not know it (any more, or
+    /// not yet): that is believed when it says so again and again.
     async fn poll_task(&self, of: &ShardRef, task: &Task) -> Result<Task>;
 
     /// A fresh link to `file`. [`Kind::Expired`] when the artifact is gone, [`Kind::NotFound`] when a

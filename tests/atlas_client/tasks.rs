@@ -207,12 +207,12 @@ async fn an_overdue_link_is_still_given() {
 }
 
 #[tokio::test]
-async fn a_forgotten_download_has_expired() {
+async fn a_download_that_is_not_known_is_no_end_of_one() {
     for code in ["TENANT_RESTORE_NOT_FOUND", "RESOURCE_NOT_FOUND"] {
         let server = polled(move || Reply::refusal(404, code)).await;
         let atlas = atlas(&server.origin);
-        let polled = atlas.poll_task(&shard(), &task("r1")).await.unwrap();
-        assert_eq!(polled.state, TaskState::Expired, "{code}");
+        let polled = atlas.poll_task(&shard(), &task("r1")).await;
+        assert_eq!(polled.unwrap_err().kind(), Kind::NotFound, "{code}");
         let link = atlas
             .link(&shard(), &file(&*atlas).await, Some(&task("r1")))
             .await;

@@ -209,14 +209,11 @@ impl Provider for Atlas {
         let service = service_of(&of.instance)?;
         let looked = self.family(service).look(service, of, task).await;
         let looked = looked.map_err(|error| error.context("asking how the download stands"))?;
-        Ok(looked.map_or_else(
-            || Task {
-                state: TaskState::Expired,
-                percent: None,
-                ..task.clone()
-            },
-            |(task, _)| task,
-        ))
+        let (task, _) = looked.ok_or_else(|| {
+            // Right after a create that may be a list that lags behind.
+            Error::new(Kind::NotFound, "Atlas does not know this download")
+        })?;
+        Ok(task)
     }
 
     async fn link(&self, of: &ShardRef, _file: &RemoteFile, task: Option<&Task>) -> Result<Link> {
