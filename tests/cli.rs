@@ -121,6 +121,27 @@ fn help_and_version_work_without_a_configuration() {
 }
 
 #[test]
+fn completions_and_manual_pages_know_every_command() {
+    let home = Home::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let answer = home.run(&["completions", shell]);
+        let script = answer.success();
+        for word in ["unmount", "prepare", "dry-run"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    let pages = home.directory.path().join("man1");
+    let place = pages.to_str().unwrap();
+    let answer = home.run(&["man", place]);
+    assert!(answer.failure(1).contains("cannot write the manual pages"));
+    fs::create_dir(&pages).unwrap();
+    home.run(&["man", place]).success();
+    let page = fs::read_to_string(pages.join("mongo-backupfs-prepare.1")).unwrap();
+    assert!(page.contains("dry\\-run"), "{page}");
+    assert!(pages.join("mongo-backupfs.1").exists());
+}
+
+#[test]
 fn wrong_usage_exits_2() {
     let home = Home::new();
     for arguments in [

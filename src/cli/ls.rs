@@ -84,12 +84,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
     let config = context.config(&MountArgs::default())?;
     let clock: SharedClock = Arc::new(SystemClock);
     let path = args.path.as_deref().unwrap_or_default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Error::new(Kind::Environment, "cannot start a runtime").with_source(error)
-        })?;
+    let runtime = super::runtime()?;
     let mut found = runtime.block_on(async {
         let tree = fs::tree(&config, Arc::clone(&clock))?;
         let walk = Walk {

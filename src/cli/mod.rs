@@ -4,11 +4,13 @@
 //! 0 done, 1 failed, 2 usage or configuration, 3 partly done, 128 + n ended by signal n. It is the
 //! one place that reads the process environment.
 
+mod completions;
 mod config;
 mod demo;
 mod ls;
 mod mount;
 mod prepare;
+mod status;
 mod table;
 mod unmount;
 
@@ -72,10 +74,16 @@ enum Command {
     Ls(ls::Args),
     /// Create download tasks ahead of time
     Prepare(prepare::Args),
+    /// Show the tasks, the cache and the last errors of running mounts
+    Status(status::Args),
     /// Try everything on simulated clouds, without an account
     Demo(demo::Args),
     /// Check, show or find the configuration
     Config(config::Args),
+    /// Print what a shell needs to complete arguments
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -85,9 +93,7 @@ impl Command {
             Command::Mount(_) => LogLevel::Info,
             // What it cannot list it tells itself.
             Command::Ls(_) => LogLevel::Error,
-            Command::Unmount(_) | Command::Prepare(_) | Command::Demo(_) | Command::Config(_) => {
-                LogLevel::Warn
-            }
+            _ => LogLevel::Warn,
         }
     }
 
@@ -96,9 +102,12 @@ impl Command {
             Command::Mount(args) => mount::run(context, args),
             Command::Unmount(args) => unmount::run(args),
             Command::Ls(args) => ls::run(context, args),
+            Command::Status(args) => status::run(&args),
             Command::Prepare(args) => prepare::run(context, args),
             Command::Demo(args) => demo::run(context, &args),
             Command::Config(args) => config::run(context, args),
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),
         }
     }
 }
@@ -178,6 +187,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+/// A runtime for a command that serves nobody but its caller.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Kind::Environment, "cannot start a runtime").with_source(error))
 }
 
 /// One line about a failure, on stderr.

@@ -42,12 +42,7 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
     let config = context.config(&MountArgs::default())?;
     let clock: SharedClock = Arc::new(SystemClock);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Error::new(Kind::Environment, "cannot start a runtime").with_source(error)
-        })?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         let ahead = Ahead::open(&config, clock, args.force)?;
         let (mut wanted, mut failures) = (Vec::<Wanted>::new(), Vec::new());

@@ -7,6 +7,7 @@
 mod hardening;
 mod mountinfo;
 mod preflight;
+mod report;
 mod unmount;
 
 use std::io::{self, Write};
@@ -20,6 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::preflight::Machine;
+pub use self::report::{Report, ask, mountpoints};
 pub use self::unmount::unmount;
 use self::unmount::{Detached, GRACE, detach};
 use crate::clock::SystemClock;

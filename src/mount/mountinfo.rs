@@ -68,14 +68,26 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
 
 /// The topmost mount at exactly `path`, which must be absolute and free of symlinks.
 pub(crate) fn mount_at(path: &Path) -> Result<Option<MountEntry>> {
-    let text = fs::read("/proc/self/mountinfo").map_err(|error| {
+    Ok(topmost(&table()?, path))
+}
+
+/// Every mount that is not covered by another at the same place, in the order of their making.
+pub(crate) fn mounts() -> Result<Vec<MountEntry>> {
+    let text = table()?;
+    let entries = || text.split(|&byte| byte == b'\n').filter_map(parse);
+    Ok(entries()
+        .filter(|entry| topmost(&text, &entry.mountpoint).as_ref() == Some(entry))
+        .collect())
+}
+
+fn table() -> Result<Vec<u8>> {
+    fs::read("/proc/self/mountinfo").map_err(|error| {
         Error::new(
             Kind::Environment,
             "cannot read /proc/self/mountinfo: mount /proc",
         )
         .with_source(error)
-    })?;
-    Ok(topmost(&text, path))
+    })
 }
 
 /// Later lines lie above earlier ones.

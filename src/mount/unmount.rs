@@ -1,10 +1,8 @@
 //! Ending a mount: from inside (the serving process) and from outside (`unmount`).
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -15,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::mountinfo;
 use super::preflight::is_dead;
+use super::report::read_within;
 use crate::error::{Error, Kind, Result};
 
 /// How long a mount may stay busy before it is detached lazily.
@@ -171,7 +170,7 @@ impl Server {
     /// As the mount's own status document tells; `None` if it does not, or if the number means
     /// another process here (a mount made in a container).
     fn of(mountpoint: &Path) -> Option<Self> {
-        let document = read_within(mountpoint.join(".backupfs/status.json"), ASK)?;
+        let document = read_within(mountpoint.join(".backupfs/status.json"), ASK)?.ok()?;
         let status: serde_json::Value = serde_json::from_slice(&document).ok()?;
         let pid = i32::try_from(status.get("pid")?.as_i64()?).ok()?;
         let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
@@ -198,19 +197,6 @@ impl Server {
             }
         }
     }
-}
-
-/// A file's content, unless reading it takes longer than `limit`.
-fn read_within(path: PathBuf, limit: Duration) -> Option<Vec<u8>> {
-    let (send, receive) = mpsc::channel::<io::Result<Vec<u8>>>();
-    // Its own thread, left behind if the mount hangs.
-    thread::Builder::new()
-        .spawn(move || {
-            // Nobody listens any more when the time is over.
-            let _ = send.send(fs::read(path));
-        })
-        .ok()?;
-    receive.recv_timeout(limit).ok()?.ok()
 }
 
 #[cfg(test)]

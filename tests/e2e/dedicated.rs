@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Status, Tier};
 use mongo_backupfs::sim::{Content, Fault, Rule, Side, SimBuilder};
 
-use crate::world::{PROVIDER, World, attribute, eventually, sh, sha256_of};
+use crate::world::{PROVIDER, World, attribute, eventually, sh, sha256_of, wait};
 
 const SET: &str = "rs0";
 const SHARDED: &str = "many";
@@ -240,6 +240,43 @@ fn a_job_that_fails_is_eio_and_says_so() {
     let (errno, reason) = refusal(&archive(&world, SET, SET));
     assert_eq!(errno, Some(libc::EIO), "{reason}");
     assert!(reason.contains("failed"), "{reason}");
+    assert_eq!(world.sim.bill().tasks_created, 1);
+}
+
+#[test]
+fn a_job_that_somebody_cancels_ends_the_wait_and_is_not_repeated() {
+    let mut world = world();
+    world.sim.adjust(|knobs| knobs.task_time = NEVER);
+    world.mount();
+    let file = archive(&world, SET, SET);
+    let mut reader = std::process::Command::new("cat")
+        .arg(&file)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let place = file.display();
+    let job = || {
+        sh(&format!(
+            "getfattr --only-values -n user.backupfs.task '{place}' 2>/dev/null || true"
+        ))
+    };
+    eventually("the job is known", || !job().is_empty());
+    let job = job();
+    sh(&format!(
+        "curl --silent --show-error --fail --digest --user '{}:{}' --request DELETE \
+         --header 'Accept: application/vnd.atlas.2023-01-01+json' \
+         '{}/api/atlas/v2/groups/{}/clusters/{SET}/backup/restoreJobs/{job}'",
+        world.sim.public_key(),
+        world.sim.private_key(),
+        world.sim.base_url(),
+        world.sim.project_id(),
+    ));
+    assert!(!wait(&mut reader).expect("it ends").success());
+    let (errno, reason) = refusal(&file);
+    assert_eq!(errno, Some(libc::EIO), "{reason}");
+    assert!(reason.contains("cancelled"), "{reason}");
+    assert_eq!(attribute(&file, "state"), "failed");
     assert_eq!(world.sim.bill().tasks_created, 1);
 }
 

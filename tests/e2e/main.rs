@@ -16,6 +16,7 @@ mod readme;
 mod real_chain;
 mod secrets;
 mod spool;
+mod status;
 mod tasks;
 mod tencent;
 mod tools;
