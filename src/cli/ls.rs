@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::table::{Align, columns, short_size};
-use super::{Context, Exit, print, report};
+use super::{Context, Exit, finish, print};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, MountArgs};
 use crate::error::{Error, Kind, Result};
@@ -105,19 +105,6 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
         (false, false) => table(&rows),
     })?;
     finish(found.failures, !rows.is_empty())
-}
-
-/// Tells what failed: partly done if there was `something` to show.
-fn finish(mut failures: Vec<Error>, something: bool) -> Result<Exit> {
-    let Some(last) = failures.pop() else {
-        return Ok(Exit::Done);
-    };
-    failures.iter().for_each(report);
-    if !something {
-        return Err(last);
-    }
-    report(&last);
-    Ok(Exit::Partly)
 }
 
 /// A node that has nothing below it.

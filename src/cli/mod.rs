@@ -202,6 +202,19 @@ fn report(error: &Error) {
     let _ = writeln!(io::stderr(), "mongo-backupfs: {error}");
 }
 
+/// Tells what failed: partly done if there was `something` to show.
+fn finish(mut failures: Vec<Error>, something: bool) -> Result<Exit> {
+    let Some(last) = failures.pop() else {
+        return Ok(Exit::Done);
+    };
+    failures.iter().for_each(report);
+    if !something {
+        return Err(last);
+    }
+    report(&last);
+    Ok(Exit::Partly)
+}
+
 /// Writes `text` to stdout.
 fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::{Context, Exit, print, report};
+use super::{Context, Exit, finish, print};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::MountArgs;
 use crate::error::{Error, Kind, Result};
@@ -68,15 +68,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
                 Err(error) => failures.push(error),
             }
         }
-        let Some(last) = failures.pop() else {
-            return Ok(Exit::Done);
-        };
-        failures.iter().for_each(report);
-        if done == 0 {
-            return Err(last);
-        }
-        report(&last);
-        Ok(Exit::Partly)
+        finish(failures, done > 0)
     })
 }
 

@@ -16,7 +16,7 @@ use crate::model::{Found, Origin, ShardRef, Task};
 use crate::providers::{self, Provider};
 use crate::tasks::ledger::Ledger;
 use crate::tasks::{Engine, EngineOptions, Spender, TaskView, Wait};
-use crate::tree::{Child, Node, Tree};
+use crate::tree::{Node, Tree};
 
 /// The tree and the tasks below it.
 pub struct Ahead {
@@ -85,10 +85,12 @@ impl Ahead {
     pub async fn wanted(&self, pattern: &str) -> Result<Vec<Wanted>> {
         let mut wanted = BTreeMap::new();
         for child in self.tree.matching(pattern).await? {
-            let shards = match &child.node {
-                Node::Backup { .. } => self.tree.children(child.ino).await?.to_vec(),
-                Node::Shard(_) => vec![child],
-                Node::Directory { .. } | Node::File(_) => vec![self.shard_above(child)?],
+            let below = match &child.node {
+                Node::Backup { .. } => {
+                    let shards = self.tree.children(child.ino).await?;
+                    shards.iter().map(|shard| shard.ino).collect()
+                }
+                Node::Shard(_) | Node::Directory { .. } | Node::File(_) => vec![child.ino],
                 _ => {
                     let words = format!(
                         "{} is not a backup: name one, or `…/latest`, so that not every backup \
@@ -98,34 +100,29 @@ impl Ahead {
                     return Err(Error::new(Kind::Config, words));
                 }
             };
-            for shard in shards {
-                if let Node::Shard(of) = &shard.node {
-                    let path = self.tree.path(shard.ino);
-                    let path = path.trim_start_matches('/').to_owned();
-                    wanted.insert(
-                        path.clone(),
-                        Wanted {
-                            path,
-                            shard: Arc::clone(of),
-                        },
-                    );
-                }
+            for ino in below {
+                let found = self.shard_of(ino)?;
+                wanted.insert(found.path.clone(), found);
             }
         }
         Ok(wanted.into_values().collect())
     }
 
-    fn shard_above(&self, mut child: Child) -> Result<Child> {
-        while !matches!(child.node, Node::Shard(_) | Node::Root) {
-            let ino = self.tree.parent(child.ino);
-            child = Child {
-                parent: self.tree.parent(ino),
-                name: String::new(),
-                ino,
-                node: self.tree.node(ino)?,
-            };
+    /// The shard that `ino` is, or lies in.
+    fn shard_of(&self, mut ino: u64) -> Result<Wanted> {
+        loop {
+            match self.tree.node(ino)? {
+                Node::Shard(shard) => {
+                    let path = self.tree.path(ino).trim_start_matches('/').to_owned();
+                    return Ok(Wanted { path, shard });
+                }
+                Node::Directory { .. } | Node::File(_) => ino = self.tree.parent(ino),
+                _ => {
+                    let words = format!("{} lies in no shard", self.tree.path(ino));
+                    return Err(Error::new(Kind::Internal, words));
+                }
+            }
         }
-        Ok(child)
     }
 
     /// How it stands with a shard; asks the provider, and changes nothing.
@@ -139,7 +136,8 @@ impl Ahead {
         if !files.iter().any(|file| file.origin == Origin::Task) {
             return Ok(Outlook::Object);
         }
-        let in_doubt = self.view(wanted).state == "queued" && self.view(wanted).task_id.is_none();
+        let view = self.view(wanted);
+        let in_doubt = view.state == "queued" && view.task_id.is_none();
         Ok(match provider.find_task(shard).await? {
             Found::Task(task) => Outlook::Exists(task),
             Found::CannotTell if in_doubt => Outlook::Doubtful,

@@ -5,7 +5,7 @@
 //! locks are held at once, and none across an await.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{Task, TaskKey};
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::tasks::drives::{self, Drives};
 use crate::tasks::engine::EngineOptions;
 use crate::tasks::lanes::{Lane, Lanes};
@@ -238,9 +239,4 @@ pub(super) fn stopping() -> Error {
 /// A key for one log line: its parts are remote text.
 pub(super) fn label(key: &TaskKey) -> String {
     one_line(&key.to_string())
-}
-
-/// The data stays consistent through a panic: every change of it is a single call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,6 @@
 //! `prepare`: tasks ahead of any open, once, and only what was named.
 
 use std::path::Path;
-use std::process::Output;
 
 use jiff::SignedDuration;
 use mongo_backupfs::sim::{Content, Fault, Rule, Side};
@@ -15,14 +14,7 @@ fn contents(count: u64) -> Vec<Content> {
 
 /// What `prepare ARGS` printed on stdout and stderr, and its exit code.
 fn prepare(world: &World, args: &[&str]) -> (String, String, i32) {
-    let args: Vec<&str> = ["prepare"].iter().chain(args).copied().collect();
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = world.run(&args);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (text(stdout), text(stderr), status.code().unwrap())
+    world.told("prepare", args)
 }
 
 /// The path of a file's shard as commands want it.

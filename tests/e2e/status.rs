@@ -1,7 +1,5 @@
 //! `status`: what a mount says of itself, to people and to programs.
 
-use std::process::Output;
-
 use jiff::SignedDuration;
 use mongo_backupfs::sim::Content;
 use serde_json::Value;
@@ -10,14 +8,7 @@ use crate::paid::clouds::Cloud;
 use crate::world::{World, eventually, wait};
 
 fn status(world: &World, args: &[&str]) -> (String, String, i32) {
-    let args: Vec<&str> = ["status"].iter().chain(args).copied().collect();
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = world.run(&args);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (text(stdout), text(stderr), status.code().unwrap())
+    world.told("status", args)
 }
 
 #[test]

@@ -141,6 +141,19 @@ impl World {
         self.command(args).output().unwrap()
     }
 
+    /// Runs `mongo-backupfs COMMAND ARGS` to its end: what it printed on stdout and stderr, and its
+    /// exit code.
+    pub fn told(&self, command: &str, args: &[&str]) -> (String, String, i32) {
+        let args: Vec<&str> = [command].iter().chain(args).copied().collect();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.run(&args);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(stdout), text(stderr), status.code().unwrap())
+    }
+
     /// Mounts and waits for the line that says so.
     pub fn mount(&mut self) -> &mut Self {
         let (mut child, line) = self.start(&self.write_config(), &self.mountpoint);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::debug;
 use url::Url;
@@ -11,7 +12,7 @@ use super::paging::{Keyed, Listing, PAGE_SIZE};
 use super::refusal::{error_code, refused};
 use super::versions::{Form, Resource, Service, Spoken, not_served};
 use super::wire::Page;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::providers::http::{Answer, Api, Budget, Call, Effect};
 
 /// What is asked: a resource of the project or of a cluster, or one item of it.
@@ -81,6 +82,24 @@ impl Client {
         }
         let answer = refusal.expect("every resource has at least one form");
         Ok(Reply::NotServed(answer))
+    }
+
+    /// Has a download made, as `wish` describes it: the only request that can cost money.
+    pub(super) async fn request<W: Serialize>(
+        &self,
+        service: Service,
+        cluster: &str,
+        wish: &W,
+    ) -> Result<Reply> {
+        let body = serde_json::to_string(wish)
+            .map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+        let question = Question {
+            resource: Resource::Download(service),
+            cluster: Some(cluster),
+            item: None,
+        };
+        let mut budget = self.api.budget();
+        self.ask(question, &[], Some(&body), &mut budget).await
     }
 
     /// The whole list, or what the endpoint says if it serves no such list.

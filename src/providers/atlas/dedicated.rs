@@ -18,7 +18,7 @@ use super::cloud::{CloudSnapshot, Job, JobRequest, Seen, Wanted, adoptable};
 use super::refusal::refused;
 use super::versions::{Resource, Service};
 use super::{Family, unknown};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::model::{Backup, Found, LinkMode, ShardRef, Task, TaskState};
 use crate::secret::Secret;
 
@@ -60,15 +60,8 @@ impl Dedicated {
 
     /// Has a job made for `snapshot`, which may be one member's.
     async fn request(&self, service: Service, of: &ShardRef, snapshot: &str) -> Result<Task> {
-        let body = serde_json::to_string(&JobRequest::download(snapshot))
-            .map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
-        let question = Question {
-            resource: Resource::Download(service),
-            cluster: Some(&of.instance.id),
-            item: None,
-        };
-        let mut budget = self.client.api.budget();
-        let reply = self.client.ask(question, &[], Some(&body), &mut budget);
+        let wish = JobRequest::download(snapshot);
+        let reply = self.client.request(service, &of.instance.id, &wish);
         let answer = match reply.await? {
             Reply::Answer(answer) => answer,
             Reply::NotServed(answer) => return Err(refused(&answer)),

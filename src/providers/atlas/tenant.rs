@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tracing::debug;
 
-use super::client::{Client, Question, Reply};
+use super::client::{Client, Reply};
 use super::refusal::refused;
 use super::versions::{Resource, Service};
 use super::wire::{DownloadRequest, Restore, Snapshot};
@@ -65,18 +65,10 @@ impl Family for Tenant {
     }
 
     async fn create(&self, service: Service, of: &ShardRef) -> Result<Task> {
-        let body = DownloadRequest {
+        let wish = DownloadRequest {
             snapshot_id: &of.backup.id,
         };
-        let body = serde_json::to_string(&body)
-            .map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
-        let question = Question {
-            resource: Resource::Download(service),
-            cluster: Some(&of.instance.id),
-            item: None,
-        };
-        let mut budget = self.client.api.budget();
-        let reply = self.client.ask(question, &[], Some(&body), &mut budget);
+        let reply = self.client.request(service, &of.instance.id, &wish);
         let answer = match reply.await? {
             Reply::Answer(answer) => answer,
             Reply::NotServed(answer) => {

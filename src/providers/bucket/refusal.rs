@@ -5,9 +5,9 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::config::BucketService;
-use crate::error::{Error, Kind, one_line};
+use crate::error::{Error, Kind};
 use crate::providers::http::Answer;
-use crate::providers::objects::complaint;
+use crate::providers::objects::{self, complaint};
 
 /// Code and message of a refusal; empty where there is none.
 pub(super) fn said(answer: &Answer) -> (String, String) {
@@ -78,13 +78,7 @@ pub(super) fn error(service: BucketService, answer: &Answer) -> Error {
         ),
         _ => (Kind::Protocol, "check `endpoint` and `region`".to_owned()),
     };
-    let said = match (code.as_str(), message.as_str()) {
-        ("", "") => answer.status.to_string(),
-        (code, message) => format!("{} {code} {message}", answer.status.as_u16()),
-    };
-    let said = one_line(&said);
-    let (origin, said) = (&answer.origin, said.trim_end_matches('.'));
-    Error::new(kind, format!("{origin} refuses: {said}; {cure}"))
+    objects::refusal(kind, answer, &code, &message, &cure)
 }
 
 /// What the options of a service are called.

@@ -227,14 +227,19 @@ impl Bucket {
             (401 | 403, _) => (Kind::Credentials, permission),
             _ => (Kind::Protocol, "check `endpoint`, `bucket` and `region`"),
         };
-        let said = match (code.as_str(), message.as_str()) {
-            ("", "") => answer.status.to_string(),
-            (code, message) => format!("{} {code} {message}", answer.status.as_u16()),
-        };
-        let said = one_line(&said);
-        let (origin, said) = (&answer.origin, said.trim_end_matches('.'));
-        Error::new(kind, format!("{origin} refuses: {said}; {cure}"))
+        refusal(kind, answer, &code, &message, cure)
     }
+}
+
+/// A refusal of a store in its own words, with its cure.
+pub(super) fn refusal(kind: Kind, answer: &Answer, code: &str, message: &str, cure: &str) -> Error {
+    let said = match (code, message) {
+        ("", "") => answer.status.to_string(),
+        (code, message) => format!("{} {code} {message}", answer.status.as_u16()),
+    };
+    let said = one_line(&said);
+    let (origin, said) = (&answer.origin, said.trim_end_matches('.'));
+    Error::new(kind, format!("{origin} refuses: {said}; {cure}"))
 }
 
 /// What to do about refusals, in the words of the account's configuration.
