@@ -162,6 +162,17 @@ impl Inner {
             "provider",
             of_providers(|p| u64::from(p.stale)),
         );
+        let listed = status.providers.iter().filter_map(|p| {
+            let at = p.last_listing?;
+            Some((p.name.clone(), at.as_second()))
+        });
+        m.values(
+            "provider_last_listing_timestamp_seconds",
+            Gauge,
+            "When a listing was last answered well, in seconds since the epoch.",
+            "provider",
+            listed,
+        );
         m.values(
             "provider_instances",
             Gauge,
@@ -240,6 +251,12 @@ impl Inner {
             Counter,
             "Tasks created in the life of the state directory.",
             status.tasks.created_total,
+        );
+        m.value(
+            "ledger_closed",
+            Gauge,
+            "1 if no new task can be recorded, so that none is created.",
+            u8::from(status.ledger_error.is_some()),
         );
         m.value(
             "cache_bytes",

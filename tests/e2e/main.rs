@@ -7,6 +7,7 @@ mod aliyun;
 mod bucket;
 mod crowd;
 mod dedicated;
+mod documents;
 mod hangs;
 mod links;
 mod looking;

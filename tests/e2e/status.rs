@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use mongo_backupfs::sim::Content;
 use serde_json::Value;
 
+use crate::documents::assert_status;
 use crate::paid::clouds::Cloud;
 use crate::world::{World, eventually, wait};
 
@@ -46,6 +47,7 @@ fn people_and_programs_are_told_the_same() {
     let (json, _, code) = status(&world, &["--json", &place]);
     assert_eq!(code, 0);
     let json: Value = serde_json::from_str(&json).unwrap();
+    assert_status(&json);
     let mount = &json["mounts"][0];
     assert_eq!(mount["mountpoint"], place);
     assert_eq!(mount["status"]["tasks"]["waiting"], 1);

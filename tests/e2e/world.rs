@@ -14,6 +14,8 @@ use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
 use mongo_backupfs::sim::{Content, Sim, SimBuilder};
 use sha2::{Digest, Sha256};
 
+use crate::documents::assert_status_documents;
+
 /// The longest that anything in these tests may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -248,8 +250,9 @@ impl World {
         status
     }
 
-    /// Ends the mount as an operator would.
+    /// Ends the mount as an operator would, once its status documents were found to be as published.
     pub fn unmount(&mut self) {
+        assert_status_documents(&self.mountpoint);
         let status = self.stop_with(libc::SIGTERM);
         assert!(status.success(), "{status}; log:\n{}", self.log());
         assert!(!is_mounted(&self.mountpoint));
