@@ -1,4 +1,4 @@
-//! `config check|example|path`: what would be read, and whether it is right.
+//! `config check|example|path|reference`: what would be read, and whether it is right.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -25,6 +25,8 @@ enum Action {
     Example,
     /// Print which file would be read, and to stderr where it was looked for
     Path,
+    /// Print every key with its default, flag and environment variable, as Markdown
+    Reference,
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
@@ -35,6 +37,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
             print(&summary(&path, &config))?;
         }
         Action::Example => print(EXAMPLE)?,
+        Action::Reference => print(&config::reference())?,
         Action::Path => {
             let path = context.config_path();
             explain(context);

@@ -9,6 +9,7 @@ mod environment;
 mod locate;
 mod mount;
 mod provider;
+mod reference;
 mod secrets;
 mod settings;
 pub mod units;
@@ -25,6 +26,7 @@ pub use provider::{
     Field, Folder, Layout, Names, Network, OssConfig, Pattern, ProviderConfig, ProviderKind,
     TencentConfig, UcloudConfig,
 };
+pub use reference::reference;
 pub use settings::MountArgs;
 
 use crate::error::{Error, Kind, Result};

@@ -20,7 +20,7 @@ pub(super) struct Setting {
     /// Its name in the file.
     pub(super) key: &'static str,
     /// What `--help` says.
-    help: &'static str,
+    pub(super) help: &'static str,
     /// Which field it fills, and from what.
     field: Field,
 }
@@ -240,6 +240,37 @@ impl Setting {
             }
         }
         Ok(())
+    }
+
+    /// What a mount holds, as the file would say it.
+    pub(super) fn shown(&self, mount: &MountConfig) -> String {
+        let mut mount = mount.clone();
+        let quoted = |text: &str| format!("\"{text}\"");
+        let listed = |items: Vec<String>| format!("[{}]", items.join(", "));
+        match self.field {
+            Field::Directory(field) => quoted(&field(&mut mount).to_string_lossy()),
+            Field::Size(field, _) => quoted(&units::show_size(*field(&mut mount))),
+            Field::Duration(field, _) => quoted(&units::show_duration(*field(&mut mount))),
+            Field::OnOpen(field) => quoted(match field(&mut mount) {
+                OnOpen::Create => "create",
+                OnOpen::Adopt => "adopt",
+                OnOpen::Never => "never",
+            }),
+            Field::Names(field) => {
+                let names = field(&mut mount).iter();
+                listed(names.map(|name| quoted(name)).collect())
+            }
+            Field::Users(field) => {
+                listed(field(&mut mount).iter().map(ToString::to_string).collect())
+            }
+            Field::Switch(field) => field(&mut mount).to_string(),
+            Field::Count(field) => field(&mut mount).to_string(),
+            Field::Mode(field) => quoted(&format!("{:04o}", field(&mut mount))),
+            Field::Address(field) => {
+                let address = field(&mut mount).map(|address| address.to_string());
+                quoted(&address.unwrap_or_default())
+            }
+        }
     }
 
     /// The flag for the command line.

@@ -124,6 +124,23 @@ fn known(service: BucketService) -> Known {
     }
 }
 
+/// The options of `service`, each with what it holds.
+pub(in crate::config) fn options_of(
+    service: BucketService,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    known(service).options.iter().map(|&(name, value)| {
+        let holds = match value {
+            Value::Text => "text",
+            Value::Host => "part of a host name",
+            Value::Address => "address",
+            Value::Flag => "`true` or `false`",
+            Value::Key | Value::Token => "secret",
+            Value::Path => "path",
+        };
+        (name, holds)
+    })
+}
+
 /// Reads the options of `service` from `table`.
 pub(super) fn options(
     table: &Section<'_>,

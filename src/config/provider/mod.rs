@@ -1,10 +1,12 @@
 //! The accounts: what a `[[provider]]` table says, as typed values of one cloud.
 
 mod bucket;
+pub(super) mod keys;
 mod layout;
 mod read;
 mod values;
 
+pub(super) use bucket::options_of;
 pub use layout::{Field, Folder, Layout, Names, Pattern};
 pub(super) use read::read;
 

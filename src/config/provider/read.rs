@@ -6,6 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::bucket;
+use super::keys::{self, Table};
 use super::values::{base_address, host_part};
 use super::{
     AliyunConfig, ArchiveFormat, AtlasAuth, AtlasConfig, BucketConfig, BucketService, CosConfig,
@@ -15,60 +16,6 @@ use crate::config::document::{Entry, Section};
 use crate::config::{Environment, units};
 use crate::error::Result;
 use crate::names;
-
-/// Keys of every kind.
-const COMMON: &[&str] = &[
-    "name",
-    "kind",
-    "allow_http",
-    "ca_file",
-    "poll_interval",
-    "retry_budget",
-];
-
-const ATLAS: &[&str] = &[
-    "endpoint",
-    "project_id",
-    "public_key",
-    "private_key",
-    "client_id",
-    "client_secret",
-];
-
-const TENCENT: &[&str] = &[
-    "endpoint",
-    "regions",
-    "secret_id",
-    "secret_key",
-    "token",
-    "cos",
-];
-
-const ALIYUN: &[&str] = &[
-    "endpoint",
-    "dbs_endpoint",
-    "regions",
-    "access_key_id",
-    "access_key_secret",
-    "security_token",
-    "network",
-    "link_duration",
-    "format",
-    "oss",
-];
-
-const UCLOUD: &[&str] = &[
-    "endpoint",
-    "regions",
-    "zones",
-    "project_id",
-    "public_key",
-    "private_key",
-    "network",
-    "valid_time",
-];
-
-const BUCKET: &[&str] = &["service", "layout", "options"];
 
 /// Reads all `[[provider]]` tables.
 pub(in crate::config) fn read(
@@ -95,19 +42,22 @@ pub(in crate::config) fn read(
 
 fn read_one(table: &Section<'_>, environment: &Environment) -> Result<ProviderConfig> {
     type Read = fn(&Account<'_>) -> Result<ProviderKind>;
-    let kinds: [(&str, (&[&str], Read)); 5] = [
-        ("atlas", (ATLAS, |account| account.atlas())),
-        ("tencent", (TENCENT, |account| account.tencent())),
-        ("aliyun", (ALIYUN, |account| account.aliyun())),
-        ("ucloud", (UCLOUD, |account| account.ucloud())),
-        ("bucket", (BUCKET, |account| account.bucket())),
+    let kinds: [(&str, (&Table, Read)); 5] = [
+        ("atlas", (&keys::ATLAS, |account| account.atlas())),
+        ("tencent", (&keys::TENCENT, |account| account.tencent())),
+        ("aliyun", (&keys::ALIYUN, |account| account.aliyun())),
+        ("ucloud", (&keys::UCLOUD, |account| account.ucloud())),
+        ("bucket", (&keys::BUCKET, |account| account.bucket())),
     ];
+    let mut known = keys::COMMON.names();
     let Some(kind) = table.get("kind") else {
-        table.allow_only(&[COMMON, ATLAS, TENCENT, ALIYUN, UCLOUD, BUCKET])?;
+        known.extend(kinds.iter().flat_map(|(_, (keys, _))| keys.names()));
+        table.allow_only(&[&known])?;
         return Err(table.missing("kind"));
     };
     let (keys, read) = kind.choice(&kinds)?;
-    table.allow_only(&[COMMON, keys])?;
+    known.extend(keys.names());
+    table.allow_only(&[&known])?;
 
     let account = Account {
         allow_http: optional(table, "allow_http", |entry| entry.boolean())?.unwrap_or(false),
@@ -201,7 +151,7 @@ impl Account<'_> {
             secret_id: table.require_secret("secret_id", self.environment)?,
             secret_key: table.require_secret("secret_key", self.environment)?,
             token: table.optional_secret("token", self.environment)?,
-            cos: self.bucket_of("cos", &["root"], |cos, bucket, region| {
+            cos: self.bucket_of("cos", &keys::COS, |cos, bucket, region| {
                 let host = format!("https://{bucket}.cos.{region}.myqcloud.com");
                 let root = optional(&cos, "root", |entry| entry.text())?.unwrap_or("cmongo_backup");
                 Ok(CosConfig {
@@ -240,7 +190,7 @@ impl Account<'_> {
                     ("tar.zst", ArchiveFormat::TarZst),
                 ])?,
             },
-            oss: self.bucket_of("oss", &["prefix"], |oss, bucket, region| {
+            oss: self.bucket_of("oss", &keys::OSS, |oss, bucket, region| {
                 let internal = match network {
                     Network::Public => "",
                     Network::Private => "-internal",
@@ -353,18 +303,18 @@ impl Account<'_> {
         })
     }
 
-    /// The optional table `key` of an own bucket, with the keys `more` besides the usual ones.
+    /// The optional table `key` of an own bucket, with these keys.
     fn bucket_of<T>(
         &self,
         key: &'static str,
-        more: &[&str],
+        keys: &Table,
         read: impl FnOnce(Section<'_>, String, String) -> Result<T>,
     ) -> Result<Option<T>> {
         let Some(entry) = self.table.get(key) else {
             return Ok(None);
         };
         let table = entry.section()?.below(key);
-        table.allow_only(&[&["bucket", "region", "endpoint"], more])?;
+        table.allow_only(&[&keys.names()])?;
         let part = |key| {
             let entry = table.require(key)?;
             let text = entry.filled_text()?;
