@@ -29,6 +29,7 @@ pub mod model;
 pub mod mount;
 pub mod names;
 pub mod observe;
+mod planted;
 pub mod providers;
 pub mod reader;
 pub mod secret;

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn dangerous_text_is_escaped() {
+    fn case_49_dangerous_text_is_escaped() {
         for (remote, expected) in [
             ("", "%empty"),
             (".", "%2E"),
@@ -351,7 +351,7 @@ mod tests {
         }
 
         #[test]
-        fn components_are_injective(a in remote(), b in remote()) {
+        fn case_49_components_are_injective(a in remote(), b in remote()) {
             prop_assert_eq!(a == b, component(&a) == component(&b));
         }
 
@@ -371,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn unique_names_are_unique_and_safe(
+        fn case_49_unique_names_are_unique_and_safe(
             listed in proptest::collection::vec(("[ab]?", "[cd]?"), 0..8),
             long in proptest::bool::ANY,
         ) {

@@ -61,7 +61,7 @@ fn cat(path: &Path) -> Child {
 }
 
 #[test]
-fn a_mount_says_when_it_is_ready_and_unmounts_on_sigterm() {
+fn case_55_a_mount_says_when_it_is_ready_and_unmounts_on_sigterm() {
     need_fuse!();
     for signal in [Signal::TERM, Signal::INT] {
         let world = World::new(vec![noise().0]);
@@ -103,7 +103,7 @@ fn a_mount_says_when_it_is_ready_and_unmounts_on_sigterm() {
 }
 
 #[test]
-fn a_mount_ends_when_anybody_unmounts_it() {
+fn case_55_a_mount_ends_when_anybody_unmounts_it() {
     need_fuse!();
     let world = World::new(vec![noise().0]);
     let mut mount = world.mount("");
@@ -136,7 +136,7 @@ fn a_mount_ends_when_anybody_unmounts_it() {
 }
 
 #[test]
-fn a_busy_mount_is_detached_and_its_process_ends_within_ten_seconds() {
+fn case_55_a_busy_mount_is_detached_and_its_process_ends_within_ten_seconds() {
     need_fuse!();
     let (content, bytes) = noise();
     let world = World::new(vec![content]);
@@ -155,7 +155,7 @@ fn a_busy_mount_is_detached_and_its_process_ends_within_ten_seconds() {
 }
 
 #[test]
-fn waiting_openers_do_not_keep_a_mount_from_ending() {
+fn case_55_waiting_openers_do_not_keep_a_mount_from_ending() {
     need_fuse!();
     let world = World::new(vec![noise().0]);
     let (mut mount, mut cat) = waiting_cat(&world);
@@ -171,7 +171,7 @@ fn waiting_openers_do_not_keep_a_mount_from_ending() {
 }
 
 #[test]
-fn after_a_crash_the_mountpoint_is_dead_rather_than_empty_and_can_be_freed() {
+fn case_55_after_a_crash_the_mountpoint_is_dead_rather_than_empty_and_can_be_freed() {
     need_fuse!();
     let world = World::new(vec![noise().0]);
     let mut mount = world.mount("");
@@ -202,7 +202,7 @@ fn after_a_crash_the_mountpoint_is_dead_rather_than_empty_and_can_be_freed() {
 }
 
 #[test]
-fn what_is_unfit_for_mounting_is_one_line_and_leaves_nothing_behind() {
+fn case_55_what_is_unfit_for_mounting_is_one_line_and_leaves_nothing_behind() {
     need_fuse!();
     let world = World::new(vec![noise().0]);
     let base = world.mountpoint().parent().unwrap().to_owned();

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_owner_is_refused_until_the_first_is_gone() {
+    fn case_45_a_second_owner_is_refused_until_the_first_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let first = Directory::open(dir.path()).unwrap();
         let refused = Directory::open(dir.path()).unwrap_err();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_may_write_to_is_refused() {
+    fn case_46_a_directory_that_others_may_write_to_is_refused() {
         for mode in [0o720, 0o702, 0o777, 0o1777] {
             let dir = tempfile::tempdir().unwrap();
             set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_files_are_refused() {
+    fn case_46_links_and_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("target");
         create_dir(&target).unwrap();
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_someone_else_is_refused() {
+    fn case_46_a_directory_of_someone_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         if chown(dir.path(), Some(12345), None).is_err() {
             eprintln!("skipped: only root can give a directory away");
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_taken_away_is_noticed() {
+    fn case_44_a_directory_taken_away_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cache");
         let directory = Directory::open(&path).unwrap();
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_other_versions_are_found() {
+    fn case_47_only_our_other_versions_are_found() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["v0", "v7", "v07", "vx", "v2", "photos"] {
             create_dir(dir.path().join(name)).unwrap();

@@ -557,7 +557,7 @@ mod tests {
         /// Against a plain model of the two files: an entry written to the map always describes
         /// bytes that an earlier, finished sync covered.
         #[test]
-        fn the_map_never_runs_ahead_of_the_data(steps in proptest::collection::vec(step(), 0..200)) {
+        fn case_41_the_map_never_runs_ahead_of_the_data(steps in proptest::collection::vec(step(), 0..200)) {
             let geometry = Geometry { size: 300 * BLOCK_SIZE - 77 };
             let mut extents = Extents::new(geometry);
             let mut present: BTreeMap<u64, u32> = BTreeMap::new();

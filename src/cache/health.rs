@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_once_a_minute() {
+    fn case_43_it_is_said_once_a_minute() {
         let mut course = Course::default();
         let start = Instant::now();
         let said = (0..300)

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_the_header_is_noticed() {
+    fn case_42_every_flipped_bit_of_the_header_is_noticed() {
         let page = encode_header(&identity());
         for byte in 0..HEADER_LEN {
             for bit in 0..8 {

@@ -291,7 +291,7 @@ fn an_empty_artifact_is_complete() {
 }
 
 #[test]
-fn no_flipped_bit_is_ever_served() {
+fn case_42_no_flipped_bit_is_ever_served() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(4, BLOCK_SIZE + 300);
     let cache = open(dir.path());
@@ -323,7 +323,7 @@ fn no_flipped_bit_is_ever_served() {
 }
 
 #[test]
-fn no_truncated_file_is_ever_believed() {
+fn case_42_no_truncated_file_is_ever_believed() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(5, BLOCK_SIZE + 300);
     let cache = open(dir.path());
@@ -359,7 +359,7 @@ fn flush(cache: &Cache) {
 }
 
 #[test]
-fn damage_is_repaired_by_fetching_again() {
+fn case_42_damage_is_repaired_by_fetching_again() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(6, 5 * BLOCK_SIZE);
     let cache = open(dir.path());
@@ -382,7 +382,7 @@ fn damage_is_repaired_by_fetching_again() {
 }
 
 #[test]
-fn a_crash_loses_at_most_what_was_not_durable() {
+fn case_41_a_crash_loses_at_most_what_was_not_durable() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(7, 8 * BLOCK_SIZE);
     let cache = open(dir.path());
@@ -406,11 +406,11 @@ fn a_crash_loses_at_most_what_was_not_durable() {
     assert_eq!(sample.readable(&artifact), 8);
 }
 
-/// Set for the process that `kill_9_loses_nothing_durable` starts and kills.
+/// Set for the process that `case_41_kill_9_loses_nothing_durable` starts and kills.
 const CHILD: &str = "MONGO_BACKUPFS_TEST_CACHE";
 
 #[test]
-fn kill_9_loses_nothing_durable() {
+fn case_41_kill_9_loses_nothing_durable() {
     let sample = Sample::new(19, 400 * BLOCK_SIZE);
     if let Some(dir) = std::env::var_os(CHILD) {
         let cache = open(Path::new(&dir));
@@ -429,7 +429,10 @@ fn kill_9_loses_nothing_durable() {
     let dir = tempfile::tempdir().unwrap();
     for lines in [1, 2, 5, 9, 14, 20] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "cache::tests::kill_9_loses_nothing_durable"])
+            .args([
+                "--exact",
+                "cache::tests::case_41_kill_9_loses_nothing_durable",
+            ])
             .args(["--nocapture", "--test-threads=1"])
             .env(CHILD, dir.path())
             .stdin(Stdio::piped())
@@ -529,7 +532,7 @@ fn the_map_of_another_version_is_not_believed() {
 }
 
 #[test]
-fn files_replaced_by_links_and_pipes_are_replaced_again() {
+fn case_46_files_replaced_by_links_and_pipes_are_replaced_again() {
     let dir = tempfile::tempdir().unwrap();
     let victim = dir.path().join("victim");
     fs::write(&victim, "precious").unwrap();
@@ -602,7 +605,7 @@ fn the_least_recently_used_leave_first() {
 }
 
 #[test]
-fn an_artifact_larger_than_the_limit_streams_through() {
+fn case_48_an_artifact_larger_than_the_limit_streams_through() {
     let dir = tempfile::tempdir().unwrap();
     let limit = 40 * MIB;
     let cache = open_greedy(dir.path(), limit);
@@ -652,7 +655,7 @@ fn a_lowered_limit_is_met_after_the_scan() {
 }
 
 #[test]
-fn other_versions_of_the_format_leave_first() {
+fn case_47_other_versions_of_the_format_leave_first() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let old = dir.path().join("v0");
@@ -717,7 +720,7 @@ fn opening_does_not_wait_for_the_scan() {
 }
 
 #[test]
-fn readers_writers_and_eviction_at_once() {
+fn case_48_readers_writers_and_eviction_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let limit = 12 * MIB;
     let cache = open_greedy(dir.path(), limit);
@@ -912,7 +915,7 @@ impl Drop for Tmpfs {
 }
 
 #[test]
-fn a_full_disk_fails_no_reader_and_is_used_again_when_it_has_space() {
+fn case_43_a_full_disk_fails_no_reader_and_is_used_again_when_it_has_space() {
     let Some(tmpfs) = Tmpfs::mount("size=1M") else {
         return;
     };
@@ -960,7 +963,7 @@ fn a_filesystem_without_room_for_files_fails_no_reader() {
 }
 
 #[test]
-fn an_unmounted_disk_is_not_written_to() {
+fn case_44_an_unmounted_disk_is_not_written_to() {
     let Some(tmpfs) = Tmpfs::mount("size=16M") else {
         return;
     };

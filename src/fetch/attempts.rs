@@ -25,6 +25,10 @@ const LONGEST_REFUSAL: usize = 64 << 10;
 /// The longest that an error's body is waited for: its status already says enough.
 const REFUSAL_WAIT: Duration = Duration::from_secs(5);
 
+/// So many answers in a row may be not as the protocol wants them: a proxy or a server in trouble
+/// may answer rightly on another connection, but whoever is wrong this often is wrong for good.
+const MOST_MISTAKES: u32 = 5;
+
 /// One answer that was accepted, the lease it came by, and the slot its body occupies.
 pub(super) struct Accepted<T> {
     pub(super) answer: Response,
@@ -40,9 +44,9 @@ pub(super) struct Attempts {
     patience: Patience,
     /// Time spent waiting for the network.
     spent: Duration,
-    /// Whether one answer may be not as the protocol wants it: a second one in a row is final.
-    lenient: bool,
-    mistrusted: bool,
+    /// Answers in a row that were not as the protocol wants them, and how many are final.
+    mistakes: u32,
+    most_mistakes: u32,
 }
 
 impl Attempts {
@@ -53,15 +57,15 @@ impl Attempts {
             shared,
             lease: None,
             spent: Duration::ZERO,
-            lenient: true,
-            mistrusted: false,
+            mistakes: 0,
+            most_mistakes: MOST_MISTAKES,
         }
     }
 
     /// Tries of a link that each answer may use up.
     pub(super) fn without_second_chance(shared: Arc<Shared>) -> Self {
         Attempts {
-            lenient: false,
+            most_mistakes: 1,
             ..Attempts::new(shared)
         }
     }
@@ -70,7 +74,7 @@ impl Attempts {
     pub(super) fn gained(&mut self, wait: Duration, bytes: u64) {
         self.spent += wait;
         if bytes > 0 {
-            self.mistrusted = false;
+            self.mistakes = 0;
             self.patience.gained(self.spent, bytes);
         }
     }
@@ -88,6 +92,9 @@ impl Attempts {
                 Some(renewed) => renewed,
                 None => links.lease().await?,
             };
+            if links.clock_jumped() {
+                self.shared.reconnect();
+            }
             let slot = Arc::clone(slots).acquire_owned().await.map_err(|_| {
                 // Nobody closes it; said for completeness.
                 Error::new(Kind::Stopping, "the mount is shutting down")
@@ -157,28 +164,23 @@ impl Attempts {
 
     /// A try failed. Returns after the back-off if there is to be another, else with the error.
     pub(super) async fn failed(&mut self, error: Error) -> Result<()> {
-        let wait = match error.kind() {
+        let again = match error.kind() {
             Kind::Protocol => {
                 self.shared.stats.protocol_errors.add(1);
-                // A proxy or a server in trouble may answer rightly on another connection.
-                match std::mem::replace(&mut self.mistrusted, true) {
-                    false if self.lenient => Duration::ZERO,
-                    _ => return Err(error),
-                }
+                self.mistakes += 1;
+                self.mistakes < self.most_mistakes
             }
-            kind if kind.retry() == Retry::Backoff => {
-                // Without randomness, waits are merely less spread.
-                let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-                let asked = error.retry_after();
-                match self.patience.failed(self.spent, asked, random) {
-                    Some(wait) => wait,
-                    None => {
-                        let budget = self.shared.options.retry_budget;
-                        return Err(error.context(format!("gave up within {budget:?}")));
-                    }
-                }
-            }
-            _ => return Err(error),
+            kind => kind.retry() == Retry::Backoff,
+        };
+        if !again {
+            return Err(error);
+        }
+        // Without randomness, waits are merely less spread.
+        let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+        let asked = error.retry_after();
+        let Some(wait) = self.patience.failed(self.spent, asked, random) else {
+            let budget = self.shared.options.retry_budget;
+            return Err(error.context(format!("gave up within {budget:?}")));
         };
         debug!(%error, ?wait, "trying again");
         self.shared.stats.retries.add(1);

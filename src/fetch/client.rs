@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub(super) struct Shared {
     pub(super) parts: Arc<Semaphore>,
     pub(super) probes: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    /// A store that names no version was met, and it was said.
+    pub(super) unnamed: AtomicBool,
     pool: Pool,
     pause: Mutex<Option<Instant>>,
     sizing: Mutex<Sizing>,
@@ -112,6 +115,7 @@ impl Fetcher {
                 parts: Arc::new(Semaphore::new(options.in_flight.max(1))),
                 probes: Arc::new(Semaphore::new(PROBES_IN_FLIGHT)),
                 streams: Arc::new(Semaphore::new(STREAMS_IN_FLIGHT)),
+                unnamed: AtomicBool::new(false),
                 pool: Pool::new(&options)?,
                 pause: Mutex::default(),
                 sizing: Mutex::default(),
@@ -221,6 +225,11 @@ impl Shared {
                 ))
             }
         }
+    }
+
+    /// The next request starts without idle connections.
+    pub(super) fn reconnect(&self) {
+        self.pool.renew(&self.options);
     }
 
     /// What was measured.

@@ -66,10 +66,19 @@ impl Pool {
     pub(super) fn distrust(&self, age: u64, options: &FetchOptions) {
         let mut clients = self.lock();
         if clients.age == age {
-            match Clients::build(options, &self.certificates, age + 1) {
-                Ok(fresh) => *clients = fresh,
-                Err(error) => tracing::debug!(%error, "keeping the old connections"),
-            }
+            self.replace(&mut clients, options);
+        }
+    }
+
+    /// The next request starts from no idle connection.
+    pub(super) fn renew(&self, options: &FetchOptions) {
+        self.replace(&mut self.lock(), options);
+    }
+
+    fn replace(&self, clients: &mut Clients, options: &FetchOptions) {
+        match Clients::build(options, &self.certificates, clients.age + 1) {
+            Ok(fresh) => *clients = fresh,
+            Err(error) => tracing::debug!(%error, "keeping the old connections"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The first request: how long is the artifact, which version is it, what does the store call it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::header::{CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, LAST_MODIFIED};
 use percent_encoding::percent_decode_str;
@@ -50,7 +51,7 @@ pub(super) async fn probe(shared: &Arc<Shared>, links: &Links) -> Result<Probe> 
     };
     let is_named = validator.etag.is_some() || validator.last_modified.is_some();
     // Where there is no byte, none can be of another version.
-    if !is_named && validator.size > 0 {
+    if !is_named && validator.size > 0 && !shared.unnamed.swap(true, Relaxed) {
         warn!(
             "the store names no version (neither ETag nor Last-Modified): only the size is pinned"
         );

@@ -1,6 +1,7 @@
 //! Where a link, and a redirect, may lead. Pure but for [`PublicNames`], which resolves.
 //!
-//! A link comes from the authenticated provider and may name any https address. A redirect comes
+//! A link comes from the authenticated provider and may name any https address that can be a store's,
+//! also in a private network; TLS proves who answers there. A redirect comes
 //! from whoever answered, so it must not turn this machine into a way to its own services: it may
 //! lead to public https addresses only, unless the link itself was a local one.
 
@@ -21,6 +22,9 @@ pub fn check_link(url: &Url, allow_http: bool) -> Result<(), &'static str> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("the link carries a user name or password in its address");
+    }
+    if !allow_http && is_never_a_store(url) {
+        return Err("the link leads to an address where no store can be");
     }
     Ok(())
 }
@@ -68,6 +72,29 @@ pub fn is_local(url: &Url) -> bool {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             name == "localhost" || name.ends_with(".localhost")
         }
+        None => true,
+    }
+}
+
+/// Whether the host is an address at which machines find their own cloud's metadata and credentials
+/// (link-local, and those of Alibaba Cloud and of AWS over IPv6), or none at all. Other private
+/// addresses are where links to a cloud's internal network lead, and TLS proves who is there.
+fn is_never_a_store(url: &Url) -> bool {
+    const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let never_v4 = |ip: Ipv4Addr| {
+        ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip == METADATA_V4
+    };
+    match url.host() {
+        Some(Host::Ipv4(ip)) => never_v4(ip),
+        Some(Host::Ipv6(ip)) => {
+            ip.to_ipv4_mapped().is_some_and(never_v4)
+                || ip.is_unicast_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip == METADATA_V6
+        }
+        Some(Host::Domain(_)) => false,
         None => true,
     }
 }
@@ -192,12 +219,29 @@ mod tests {
     }
 
     #[test]
-    fn links_are_https_unless_configured() {
+    fn case_27_links_are_https_and_lead_to_stores_unless_configured() {
         let link = |text| Url::parse(text).unwrap();
         assert!(check_link(&link("http://h/x"), false).is_err());
         assert!(check_link(&link("http://h/x"), true).is_ok());
         assert!(check_link(&link("https://10.0.0.1/x"), false).is_ok());
         assert!(check_link(&link("https://u:p@h/x"), true).is_err());
+        for metadata in [
+            "https://169.254.169.254/latest/meta-data/",
+            "https://0xa9fea9fe/latest/meta-data/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://[fe80::1]/",
+            "https://100.100.100.200/latest/meta-data/",
+            "https://[fd00:ec2::254]/latest/",
+            "https://0.0.0.0/",
+            "https://[::]/",
+            "https://224.0.0.1/",
+            "http://169.254.169.254/",
+        ] {
+            assert!(check_link(&link(metadata), false).is_err(), "{metadata}");
+        }
+        for internal in ["https://100.64.1.2/x", "https://[fd00::1]/x"] {
+            assert!(check_link(&link(internal), false).is_ok(), "{internal}");
+        }
     }
 
     #[tokio::test]

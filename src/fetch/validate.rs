@@ -16,6 +16,7 @@ use http::header::{
 use crate::error::Kind;
 use crate::links::Refusal;
 use crate::model::Validator;
+use crate::planted;
 
 /// What an answer to a range request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +89,7 @@ pub fn judge(
 ) -> Verdict<Body> {
     match status {
         StatusCode::PARTIAL_CONTENT => judge_partial(headers, wanted, pinned),
+        StatusCode::OK if planted::is("whole-for-part") => Verdict::Accept(Body::Longer),
         StatusCode::OK => judge_whole(headers, wanted, pinned),
         StatusCode::PRECONDITION_FAILED => Verdict::Changed,
         StatusCode::RANGE_NOT_SATISFIABLE => match single(headers, &CONTENT_RANGE) {
@@ -345,6 +347,7 @@ fn same_version(headers: &HeaderMap, pinned: &Validator) -> Version {
     let tag = compare(&ETAG, &pinned.etag);
     let time = compare(&LAST_MODIFIED, &pinned.last_modified);
     match (tag, time) {
+        _ if planted::is("any-version") => Version::Same,
         (Some(false), _) => Version::Other,
         (Some(true), Some(false)) if pinned.strong_etag().is_none() => Version::Other,
         (Some(true), _) => Version::Same,

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_no_file_can_have_is_unknown() {
+    fn case_50_a_size_that_no_file_can_have_is_unknown() {
         let mut huge = file("f");
         huge.size = Size::Declared(u64::MAX);
         assert_eq!(declared(&huge), Size::Unknown);

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn long_directories_are_read_anew() {
+    fn case_51_long_directories_are_read_anew() {
         let directories = Directories::default();
         let long = listing(LONGEST + 1);
         for _ in 0..2 {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_that_is_gone_is_never_taken_for_another() {
+    fn case_51_a_listing_that_is_gone_is_never_taken_for_another() {
         let directories = Directories::default();
         directories.open(INO, &listing(3));
         directories.close(INO);

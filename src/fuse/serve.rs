@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_costs_its_operation_an_error_without_private_words() {
+    async fn case_54_a_panic_costs_its_operation_an_error_without_private_words() {
         let link = "https://host/?sig=canary".to_owned();
         let formatted = work(async move { panic!("no {link}") });
         let fixed: Work<u8> = work(async { panic!("an invariant broke") });

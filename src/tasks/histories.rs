@@ -458,7 +458,7 @@ proptest! {
     }
 
     #[test]
-    fn no_history_of_two_hosts_pays_twice(setting in setting(true), steps in steps()) {
+    fn case_04_no_history_of_two_hosts_pays_twice(setting in setting(true), steps in steps()) {
         live(setting, &steps, |fake| fake)?;
     }
 }

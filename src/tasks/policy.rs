@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn one_log_line_per_name_and_hour() {
+    fn case_08_one_log_line_per_name_and_hour() {
         let mut denials = Denials::default();
         let start = Timestamp::from_second(1_700_000_000).unwrap();
         let minutes = |m: i64| start + jiff::SignedDuration::from_mins(m);

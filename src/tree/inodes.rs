@@ -435,7 +435,7 @@ mod tests {
     proptest! {
         /// A name has a number of its own exactly while it is listed or referred to.
         #[test]
-        fn the_table_follows_the_model(steps in steps(), crowded_numbers in any::<bool>()) {
+        fn case_52_the_table_follows_the_model(steps in steps(), crowded_numbers in any::<bool>()) {
             let numbering = if crowded_numbers { crowded } else { hashed };
             let mut table = Inodes::numbered_by(numbering, Vec::new());
             let fixed = table.len();
@@ -503,7 +503,7 @@ mod tests {
 
     /// Numbers must not change from one release to the next: incremental backup tools compare them.
     #[test]
-    fn the_numbering_is_fixed() {
+    fn case_52_the_numbering_is_fixed() {
         assert_eq!(hashed(ROOT, "atlas-prod", 0), 6602429420219805450);
     }
 }

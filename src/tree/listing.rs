@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_serves_the_last_good_answer_and_leaves_the_provider_alone() {
+    async fn case_29_a_failure_serves_the_last_good_answer_and_leaves_the_provider_alone() {
         let listing = Arc::new(Listing::new());
         get(&listing, &Source::new(Ok(7)), Need::Any).await.unwrap();
         tokio::time::advance(TERMS.ttl).await;

@@ -198,7 +198,7 @@ async fn an_unknown_shard_needs_a_current_listing_of_its_instance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_first_listing_is_an_error_never_an_empty_directory() {
+async fn case_29_a_failed_first_listing_is_an_error_never_an_empty_directory() {
     for (kind, errno) in [
         (Kind::Unreachable, libc::EIO),
         (Kind::Unavailable, libc::EIO),
@@ -275,7 +275,7 @@ async fn nested_paths_become_directories() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hostile_names_stay_inside_and_distinct() {
+async fn case_49_hostile_names_stay_inside_and_distinct() {
     let deep = "d/".repeat(10_000) + "f";
     let long = "x".repeat(3000);
     let hostile = [
@@ -359,7 +359,7 @@ async fn a_file_has_no_children_and_a_long_name_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_longer_listed_lives_as_long_as_the_kernel_refers_to_it() {
+async fn case_52_what_is_no_longer_listed_lives_as_long_as_the_kernel_refers_to_it() {
     let fake = Fake::small();
     let tree = tree(&fake);
     let provider = tree.resolve("/atlas").await.unwrap().ino;
@@ -380,7 +380,7 @@ async fn what_is_no_longer_listed_lives_as_long_as_the_kernel_refers_to_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_files_are_built_once_and_found_without_a_scan() {
+async fn case_51_a_hundred_thousand_files_are_built_once_and_found_without_a_scan() {
     let fake = Fake::small();
     fake.state().files = (0..100_000).map(|n| file(&format!("f{n:06}"))).collect();
     let tree = tree(&fake);

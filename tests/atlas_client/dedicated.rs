@@ -325,7 +325,7 @@ async fn requests_are_the_documented_ones() {
 }
 
 #[tokio::test]
-async fn members_that_the_list_does_not_tell_are_asked_for() {
+async fn case_07_members_that_the_list_does_not_tell_are_asked_for() {
     let server = Server::start(|request, _| {
         let sharded = |more: &str| {
             format!(r#"{{"id":"5d03a6a12a9c4336c3d98d51","status":"completed","createdAt":null{more}}}"#)

@@ -15,7 +15,7 @@ use crate::server::{Reply, Server, Verifier};
 use crate::{api_key, atlas, atlas_with, cluster, config, one_snapshot, shard, snapshot};
 
 #[tokio::test]
-async fn a_create_that_breaks_off_is_sent_once_and_its_outcome_is_unknown() {
+async fn case_32_a_create_that_breaks_off_is_sent_once_and_its_outcome_is_unknown() {
     for broken in [
         Reply::Cut,
         Reply::Half,
@@ -85,7 +85,7 @@ async fn retries_end_with_their_budget() {
 }
 
 #[tokio::test]
-async fn slow_down_pauses_the_whole_account() {
+async fn case_10_slow_down_pauses_the_whole_account() {
     let server = Server::start(|request, n| match n {
         0 => Reply::refusal(429, "RATE_LIMITED_TOKEN_BUCKET").with("Retry-After", "1"),
         _ => one_snapshot(request),
@@ -125,7 +125,7 @@ async fn a_wait_beyond_the_budget_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn a_login_page_is_not_a_listing() {
+async fn case_30_a_login_page_is_not_a_listing() {
     let server =
         Server::start(|_, _| Reply::json(200, "<!DOCTYPE html><title>Sign in</title>")).await;
     let error = atlas(&server.origin).backups(&cluster()).await.unwrap_err();
@@ -155,7 +155,7 @@ async fn redirects_are_refused_and_their_target_is_not_printed() {
 }
 
 #[tokio::test]
-async fn oversize_answers_are_refused_and_oversize_refusals_cut() {
+async fn case_30_oversize_answers_are_refused_and_oversize_refusals_cut() {
     let server = Server::start(|request, _| {
         if request.method == "POST" {
             let detail = "x".repeat(1 << 20);
@@ -175,7 +175,7 @@ async fn oversize_answers_are_refused_and_oversize_refusals_cut() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_there_is_named_soon() {
+async fn case_34_a_host_that_is_not_there_is_named_soon() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -196,7 +196,7 @@ async fn a_host_that_is_not_there_is_named_soon() {
 }
 
 #[tokio::test]
-async fn a_host_name_that_does_not_exist_is_named() {
+async fn case_34_a_host_name_that_does_not_exist_is_named() {
     let atlas = atlas_with(
         "http://nowhere.invalid",
         api_key(),
@@ -208,7 +208,7 @@ async fn a_host_name_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn plain_http_is_refused_unless_allowed() {
+async fn case_31_plain_http_is_refused_unless_allowed() {
     let server = Server::start(|request, _| one_snapshot(request)).await;
     let mut config = config(&server.origin, api_key(), Duration::from_secs(1));
     config.allow_http = false;
@@ -220,7 +220,7 @@ async fn plain_http_is_refused_unless_allowed() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_only_when_named() {
+async fn case_31_a_private_authority_is_trusted_only_when_named() {
     let (trusted, other) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
@@ -230,7 +230,7 @@ async fn a_private_authority_is_trusted_only_when_named() {
         (&trusted, None, false),
         (&other, Some(ca_file.clone()), false),
     ] {
-        let tls = authority.acceptor("localhost", 4000);
+        let tls = authority.acceptor("localhost", 4000, &[]);
         let server = Server::start_tls(tls, |request, _| one_snapshot(request)).await;
         let mut config = config(&server.origin, api_key(), Duration::from_millis(1));
         (config.allow_http, config.ca_file) = (false, ca_file);

@@ -5,6 +5,7 @@ mod auth;
 mod authority;
 mod dedicated;
 mod faults;
+mod http2;
 mod journey;
 mod rights;
 mod server;

@@ -122,7 +122,7 @@ fn nested_objects_of_a_real_s3_are_copied_equal() {
 }
 
 #[test]
-fn ten_thousand_nested_objects_are_listed_in_pages() {
+fn case_51_ten_thousand_nested_objects_are_listed_in_pages() {
     let s3 = S3::start();
     let shard = s3.bucket().join("c0/2026-01-05/rs0");
     fill(

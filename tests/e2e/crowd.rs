@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use mongo_backupfs::sim::Content;
 use serde_json::Value;
 
+use crate::dice::mixed;
 use crate::world::{World, eventually};
 
 const ARTIFACTS: u64 = 4;
@@ -38,11 +39,7 @@ fn status(world: &World) -> Value {
 
 /// The `n`th read of a reader that reads as its number says.
 fn wanted(reader: u64, n: u64) -> Range<u64> {
-    // Any spread will do, as long as a failure comes again: splitmix64.
-    let mut x = (reader << 32 | n).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let random = (x ^ (x >> 31)) % SIZE;
+    let random = mixed(reader << 32 | n) % SIZE;
     let (start, len) = match reader % 4 {
         0 => ((n << 18) % SIZE, 1 << 18),
         1 => (random, 4 << 10),

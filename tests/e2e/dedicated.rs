@@ -232,7 +232,7 @@ fn what_atlas_will_not_download_is_eopnotsupp() {
 }
 
 #[test]
-fn a_job_that_fails_is_eio_and_says_so() {
+fn case_06_a_job_that_fails_is_eio_and_says_so() {
     let failing = Snapshot::at(newest()).download_fails();
     let cluster = Cluster::new(SET, Tier::M10).snapshot(failing);
     let mut world = World::new(SimBuilder::new().project(Project::new("Shop").cluster(cluster)));
@@ -281,7 +281,7 @@ fn a_job_that_somebody_cancels_ends_the_wait_and_is_not_repeated() {
 }
 
 #[test]
-fn more_jobs_than_a_project_may_have_are_ebusy_not_lost() {
+fn case_10_more_jobs_than_a_project_may_have_are_ebusy_not_lost() {
     let cluster = Cluster::new(SET, Tier::M10).daily(21, newest(), |day| Content::noise(day, 100));
     let builder = SimBuilder::new().project(Project::new("Shop").cluster(cluster));
     let mut world = World::new(builder).key("task_wait = \"500ms\"");

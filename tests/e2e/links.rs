@@ -11,7 +11,7 @@ use mongo_backupfs::sim::{Content, Fault, Rule, Side};
 use crate::world::{CLUSTER, World, sh, sha256_of};
 
 #[test]
-fn two_second_links_under_a_slow_copy_are_renewed_once_per_expiry() {
+fn case_35_two_second_links_under_a_slow_copy_are_renewed_once_per_expiry() {
     const SIZE: u64 = 64 << 20;
     let mut world = World::with_content([Content::noise(11, SIZE)]);
     world

@@ -4,15 +4,21 @@
 //! /dev/fuse and the right to mount, and fail without.
 
 mod aliyun;
+#[path = "../support/authority.rs"]
+mod authority;
 mod bucket;
 mod crowd;
 mod dedicated;
+#[path = "../support/dice.rs"]
+mod dice;
 mod documents;
 mod hangs;
 mod links;
 mod looking;
 mod paid;
 mod prepare;
+mod proxies;
+mod random;
 mod readme;
 mod real_chain;
 mod secrets;

@@ -35,7 +35,7 @@ fn is_whole(file: &Path, content: &Content, what: &str) {
 }
 
 #[test]
-fn five_hundred_racing_opens_of_fifty_processes_are_one_task() {
+fn case_01_five_hundred_racing_opens_of_fifty_processes_are_one_task() {
     // Ten threads each open the file and read at an offset of their own.
     const RACER: &str = r#"
 import os, sys, threading
@@ -75,7 +75,7 @@ assert results == [1000] * 10, results
 const KILL_POINTS: u64 = 8;
 
 #[test]
-fn killed_at_any_moment_of_a_task_it_is_paid_once() {
+fn case_02_killed_at_any_moment_of_a_task_it_is_paid_once() {
     let points = std::env::var("KILL_POINTS").map_or(KILL_POINTS, |text| text.parse().unwrap());
     for cloud in Cloud::ALL {
         let contents = contents(points + 1);
@@ -105,7 +105,7 @@ fn killed_at_any_moment_of_a_task_it_is_paid_once() {
 }
 
 #[test]
-fn lost_answers_to_a_create_are_looked_up_and_not_repeated() {
+fn case_03_lost_answers_to_a_create_are_looked_up_and_not_repeated() {
     for cloud in Cloud::ALL {
         let faults = [
             Fault::LoseAnswer { code: 504 },
@@ -133,7 +133,7 @@ fn lost_answers_to_a_create_are_looked_up_and_not_repeated() {
 }
 
 #[test]
-fn two_mounts_and_two_hosts_adopt_each_others_tasks() {
+fn case_04_two_mounts_and_two_hosts_adopt_each_others_tasks() {
     let seconds: [fn(&World) -> Host; 2] = [World::another_mount, World::another_host];
     for (cloud, another) in Cloud::ALL
         .into_iter()
@@ -176,7 +176,7 @@ fn disguised(world: &World, name: &str) -> PathBuf {
 }
 
 #[test]
-fn who_only_looks_around_spends_nothing_and_is_told_once() {
+fn case_08_who_only_looks_around_spends_nothing_and_is_told_once() {
     let names = [
         "updatedb",
         "plocate-build",
@@ -248,7 +248,7 @@ fn users_that_are_not_named_spend_nothing() {
 }
 
 #[test]
-fn a_task_of_many_hours_is_waited_for_in_turns() {
+fn case_05_a_task_of_many_hours_is_waited_for_in_turns() {
     for cloud in Cloud::ALL {
         let contents = contents(1);
         let mut world = cloud.world(&contents).key("task_wait = \"500ms\"");

@@ -135,7 +135,7 @@ fn the_limit_holds_and_on_open_is_about_opens() {
 }
 
 #[test]
-fn what_nobody_can_tell_is_paid_again_only_by_force() {
+fn case_02_what_nobody_can_tell_is_paid_again_only_by_force() {
     let cloud = Cloud::Atlas;
     let mut world = cloud.world(&contents(1));
     // Such an endpoint takes requests for downloads, but does not list them.

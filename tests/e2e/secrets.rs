@@ -9,7 +9,7 @@ use mongo_backupfs::sim::{Content, Fault, Rule, Side};
 use crate::world::{World, sh, sha256_of};
 
 #[test]
-fn keys_and_links_appear_nowhere() {
+fn case_56_keys_and_links_appear_nowhere() {
     let content = Content::noise(5, 3 << 20);
     let mut builder = crate::world::one_cluster([content]);
     builder = builder.keys("CANARYPUBLIC", "CANARYPRIVATE-1111-2222");

@@ -64,7 +64,7 @@ fn a_hundred_processes_open_one_file_and_create_one_task() {
 }
 
 #[test]
-fn killed_between_create_and_answer_the_task_is_adopted() {
+fn case_12_killed_between_create_and_answer_the_task_is_adopted() {
     let mut world = slow_task(SignedDuration::ZERO);
     world.sim.faults().add(
         Rule::new(Fault::HoldAnswer)
@@ -197,7 +197,7 @@ fn who_may_not_spend_gets_eacces_and_creates_nothing() {
 }
 
 #[test]
-fn the_daily_limit_survives_a_remount() {
+fn case_09_the_daily_limit_survives_a_remount() {
     let mut world = World::with_content((0..3).map(|day| Content::noise(day, 1000)))
         .key("max_tasks_per_day = 1");
     world.mount();

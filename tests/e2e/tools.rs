@@ -19,9 +19,14 @@ fn mounted() -> (World, std::path::PathBuf, String) {
     (world, file, digest)
 }
 
-/// `script` prints the file's bytes; `$f` is the file, `$d` a scratch directory.
+/// Each script prints the file's bytes; `$f` is the file, `$d` a scratch directory.
 fn prints_the_artifact(scripts: &[&str]) {
     let (world, file, digest) = mounted();
+    prints(&file, &digest, scripts);
+    assert_eq!(world.sim.bill().tasks_created, 1);
+}
+
+fn prints(file: &Path, digest: &str, scripts: &[&str]) {
     for script in scripts {
         let scratch = tempfile::tempdir().unwrap();
         let got = sh(&format!(
@@ -31,11 +36,10 @@ fn prints_the_artifact(scripts: &[&str]) {
         ));
         assert_eq!(got.trim(), digest, "{script}");
     }
-    assert_eq!(world.sim.bill().tasks_created, 1);
 }
 
 #[test]
-fn copying_tools_get_every_byte() {
+fn case_50_copying_tools_get_every_byte() {
     prints_the_artifact(&[
         "cp \"$f\" $d/x && cat $d/x",
         "cp --sparse=always \"$f\" $d/x && cat $d/x",
@@ -49,7 +53,82 @@ fn copying_tools_get_every_byte() {
 }
 
 #[test]
-fn mappings_and_sendfile_get_every_byte() {
+fn case_50_zeros_are_no_holes_to_whoever_looks_for_some() {
+    let mut bytes = Content::noise(7, SIZE).read(0..SIZE).unwrap().to_vec();
+    bytes[1 << 20..3 << 20].fill(0);
+    bytes[SIZE as usize - 70_000..].fill(0);
+    let mut world = World::with_content([Content::bytes(bytes)]);
+    world.mount();
+    let file = world.latest_file();
+    let digest = world.latest_sha256();
+    // Before anything of the middle was read, and with all of it cached.
+    let seek = "import os, sys
+f = os.open(sys.argv[1], os.O_RDONLY)
+stat = os.fstat(f)
+assert stat.st_blocks == -(-stat.st_size // 512), stat
+for offset in 0, 1 << 20, (1 << 20) + 1, stat.st_size - 1:
+    assert os.lseek(f, offset, os.SEEK_HOLE) == stat.st_size, offset
+    assert os.lseek(f, offset, os.SEEK_DATA) == offset, offset";
+    let seek = format!("python3 -c '{seek}' '{}'", file.display());
+    sh(&seek);
+    let tools = [
+        "cp --sparse=always \"$f\" $d/x && cat $d/x",
+        "cp --sparse=auto \"$f\" $d/x && cat $d/x",
+        "tar -S -C \"$(dirname \"$f\")\" -c . | tar -x -O",
+        "rsync -S \"$f\" $d/x && cat $d/x",
+        "dd if=\"$f\" of=$d/x bs=64K conv=sparse status=none && truncate -r \"$f\" $d/x && cat $d/x",
+    ];
+    prints(&file, &digest, &tools);
+    sh(&seek);
+}
+
+#[test]
+fn case_53_a_database_is_opened_in_place() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("made.db");
+    sh(&format!(
+        "python3 -c 'import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute(\"create table t (n integer primary key, word text)\")
+db.executemany(\"insert into t values (?, ?)\", ((n, \"word %d\" % n) for n in range(20000)))
+db.commit()' '{}'",
+        path.display()
+    ));
+    let mut world = World::with_content([Content::file(&path).unwrap()]);
+    world.mount();
+    let found = sh(&format!(
+        "python3 -c 'import fcntl, mmap, os, sqlite3, sys
+path = sys.argv[1]
+db = sqlite3.connect(\"file:%s?mode=ro\" % path, uri=True)
+print(db.execute(\"pragma integrity_check\").fetchone()[0])
+print(db.execute(\"select sum(n) from t\").fetchone()[0])
+try:
+    db.execute(\"delete from t\")
+except sqlite3.OperationalError as error:
+    print(error)
+f = open(path, \"rb\")
+fcntl.flock(f, fcntl.LOCK_SH)
+fcntl.lockf(f, fcntl.LOCK_SH)
+try:
+    mmap.mmap(f.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_WRITE)
+except PermissionError:
+    print(\"not writable\")' '{}'",
+        world.latest_file().display()
+    ));
+    assert_eq!(
+        found.lines().collect::<Vec<_>>(),
+        [
+            "ok",
+            "199990000",
+            "attempt to write a readonly database",
+            "not writable"
+        ]
+    );
+    assert_eq!(world.sim.bill().tasks_created, 1);
+}
+
+#[test]
+fn case_53_mappings_and_sendfile_get_every_byte() {
     let python = |flags: &str| {
         format!(
             "python3 -c 'import mmap,os,sys; f=os.open(sys.argv[1],os.O_RDONLY); \
@@ -173,7 +252,7 @@ fn a_complete_file_needs_neither_network_nor_task_after_a_remount() {
 }
 
 #[test]
-fn every_change_is_refused_with_erofs() {
+fn case_53_every_change_is_refused_with_erofs() {
     let (world, file, _) = mounted();
     let dir = file.parent().unwrap();
     let script = r#"

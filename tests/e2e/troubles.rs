@@ -27,7 +27,7 @@ fn mount_at(world: &World, place: &str) -> Output {
 }
 
 #[test]
-fn a_missing_mountpoint_is_named() {
+fn case_55_a_missing_mountpoint_is_named() {
     let world = world();
     let place = world.dir.path().join("nowhere");
     fails(
@@ -39,7 +39,7 @@ fn a_missing_mountpoint_is_named() {
 }
 
 #[test]
-fn a_mountpoint_that_is_a_file_or_full_is_refused() {
+fn case_55_a_mountpoint_that_is_a_file_or_full_is_refused() {
     let world = world();
     let file = world.dir.path().join("file");
     fs::write(&file, "x").unwrap();
@@ -55,7 +55,7 @@ fn a_mountpoint_that_is_a_file_or_full_is_refused() {
 }
 
 #[test]
-fn a_mounted_mountpoint_is_refused_and_stays_mounted() {
+fn case_55_a_mounted_mountpoint_is_refused_and_stays_mounted() {
     let mut world = world();
     world.mount();
     let place = world.mountpoint.to_str().unwrap().to_owned();
@@ -66,7 +66,7 @@ fn a_mounted_mountpoint_is_refused_and_stays_mounted() {
 }
 
 #[test]
-fn a_second_mount_on_the_same_cache_names_the_first() {
+fn case_45_a_second_mount_on_the_same_cache_names_the_first() {
     let mut world = world();
     world.mount();
     let other = world.dir.path().join("other");
@@ -119,7 +119,7 @@ fn a_wrong_key_mounts_and_says_so_on_use() {
 }
 
 #[test]
-fn an_unreachable_host_is_an_error_not_an_empty_directory() {
+fn case_29_an_unreachable_host_is_an_error_not_an_empty_directory() {
     let mut world = world();
     world.provider_keys.push("retry_budget = \"1s\"".into());
     // A port that nobody listens on: bound once, then given back.
@@ -153,7 +153,7 @@ fn an_empty_project_is_an_empty_directory() {
 }
 
 #[test]
-fn without_dev_fuse_the_line_says_what_to_do() {
+fn case_55_without_dev_fuse_the_line_says_what_to_do() {
     let world = world();
     let place = world.mountpoint.to_str().unwrap().to_owned();
     let config = world.write_config();
@@ -189,7 +189,7 @@ fn unmount_ends_the_process() {
 }
 
 #[test]
-fn a_dead_mount_says_enotconn_until_it_is_unmounted() {
+fn case_55_a_dead_mount_says_enotconn_until_it_is_unmounted() {
     let mut world = world();
     world.mount();
     let place = world.mountpoint.to_str().unwrap().to_owned();

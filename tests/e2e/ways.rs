@@ -242,7 +242,7 @@ fn copying_programs_are_asked_directly_and_others_through_the_pages() {
 
 /// Random reads of a file with checksums inside, by every engine that programs use.
 #[test]
-fn fio_verifies_every_block_with_four_engines() {
+fn case_53_fio_verifies_every_block_with_four_engines() {
     const MIB: u64 = 48;
     let dir = tempfile::tempdir().unwrap();
     let original = dir.path().join("original");

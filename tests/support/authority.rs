@@ -32,17 +32,22 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// A server's side for `host`, valid until the first day of `year`.
-    pub fn acceptor(&self, host: &str, year: i32) -> TlsAcceptor {
+    /// A server's side for `host`, valid until the first day of `year`, that speaks one of
+    /// `protocols` if there are any.
+    pub fn acceptor(&self, host: &str, year: i32, protocols: &[&str]) -> TlsAcceptor {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = ServerConfig::builder()
+        let mut config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.into()], key)
             .unwrap();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         TlsAcceptor::from(Arc::new(config))
     }
 }

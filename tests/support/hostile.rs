@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,6 +73,21 @@ impl Object {
     }
 }
 
+/// What comes first.
+#[derive(Debug, Clone)]
+enum Opening {
+    /// Status line and headers.
+    Head,
+    /// Nothing at all; the connection stays open.
+    Silence,
+    /// Nothing at all; the connection is closed.
+    Close,
+    /// Headers without end.
+    Endless,
+    /// What is not HTTP.
+    Garbage,
+}
+
 /// How the body travels.
 #[derive(Debug, Clone)]
 enum Ending {
@@ -95,9 +111,7 @@ pub struct Reply {
     /// Pieces of so many bytes with a pause after each.
     drip: Option<(usize, Duration)>,
     chunked: bool,
-    /// Nothing at all is sent, or headers without end.
-    silent: bool,
-    endless_headers: bool,
+    opening: Opening,
 }
 
 impl Reply {
@@ -111,8 +125,7 @@ impl Reply {
             ending: Ending::Kept,
             drip: None,
             chunked: false,
-            silent: false,
-            endless_headers: false,
+            opening: Opening::Head,
         }
     }
 
@@ -225,27 +238,41 @@ impl Reply {
 
     /// Accepts the request and says nothing.
     pub fn silence() -> Self {
-        Reply {
-            silent: true,
-            ..Reply::new(200, "")
-        }
+        Reply::opening(Opening::Silence)
+    }
+
+    /// Accepts the request and closes the connection.
+    pub fn close() -> Self {
+        Reply::opening(Opening::Close)
     }
 
     /// Headers that never end.
     pub fn endless_headers() -> Self {
+        Reply::opening(Opening::Endless)
+    }
+
+    /// Bytes that are no answer.
+    pub fn garbage() -> Self {
+        Reply::opening(Opening::Garbage)
+    }
+
+    fn opening(opening: Opening) -> Self {
         Reply {
-            endless_headers: true,
+            opening,
             ..Reply::new(206, "")
         }
     }
 }
+
+/// So many requests are kept for [`Hostile::requests`].
+const MOST_KEPT: usize = 10_000;
 
 /// The server; it ends when dropped.
 #[derive(Debug)]
 pub struct Hostile {
     scheme: &'static str,
     address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Seen>,
     accepting: JoinHandle<()>,
 }
 
@@ -266,15 +293,15 @@ impl Hostile {
     async fn listen(acceptor: Option<TlsAcceptor>, script: Arc<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
+        let seen = Arc::new(Seen::default());
+        let log = Arc::clone(&seen);
         let scheme = acceptor.as_ref().map_or("http", |_| "https");
         let accepting = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.
             let mut connections = tokio::task::JoinSet::new();
             let mut number = 0;
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
+                let (script, seen) = (Arc::clone(&script), Arc::clone(&log));
                 let acceptor = acceptor.clone();
                 // Head and body are written apart: they must not wait for each other's receipt.
                 stream.set_nodelay(true).unwrap();
@@ -298,7 +325,7 @@ impl Hostile {
         Hostile {
             scheme,
             address,
-            requests,
+            seen,
             accepting,
         }
     }
@@ -308,15 +335,33 @@ impl Hostile {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// What was asked so far, in order.
+    /// What was asked so far, in order: the first ten thousand.
     pub fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.seen.first.lock().unwrap().clone()
     }
 }
 
 impl Drop for Hostile {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+/// What was asked.
+#[derive(Debug, Default)]
+struct Seen {
+    count: AtomicUsize,
+    first: Mutex<Vec<Request>>,
+}
+
+impl Seen {
+    /// Notes a request and gives it its number.
+    fn note(&self, request: &Request) -> usize {
+        let mut first = self.first.lock().unwrap();
+        if first.len() < MOST_KEPT {
+            first.push(request.clone());
+        }
+        self.count.fetch_add(1, Ordering::SeqCst)
     }
 }
 
@@ -333,15 +378,11 @@ async fn serve(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     connection: usize,
     script: Arc<Script>,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Seen>,
 ) -> Next {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(stream, &mut buffer, connection).await {
-        let number = {
-            let mut seen = seen.lock().unwrap();
-            seen.push(request.clone());
-            seen.len() - 1
-        };
+        let number = seen.note(&request);
         let reply = script(&request, number);
         match send(stream, reply).await {
             Ok(Next::Keep) => {}
@@ -387,15 +428,23 @@ async fn send(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     reply: Reply,
 ) -> std::io::Result<Next> {
-    if reply.silent {
-        return hang(stream).await;
-    }
     let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
-    if reply.endless_headers {
-        stream.write_all(head.as_bytes()).await?;
-        for number in 0u64.. {
-            let line = format!("X-Endless-{number}: {}\r\n", "x".repeat(1000));
-            stream.write_all(line.as_bytes()).await?;
+    match reply.opening {
+        Opening::Head => {}
+        Opening::Silence => return hang(stream).await,
+        Opening::Close => return Ok(Next::Close),
+        Opening::Endless => {
+            stream.write_all(head.as_bytes()).await?;
+            for number in 0u64.. {
+                let line = format!("X-Endless-{number}: {}\r\n", "x".repeat(1000));
+                stream.write_all(line.as_bytes()).await?;
+            }
+        }
+        Opening::Garbage => {
+            stream
+                .write_all(b"220 welcome to another service\r\n")
+                .await?;
+            return Ok(Next::Close);
         }
     }
     for (name, value) in &reply.headers {

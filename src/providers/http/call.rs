@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_named_and_never_quoted() {
+    fn case_30_what_is_not_json_is_named_and_never_quoted() {
         let shape = answer(r#"{"a":"https://link?sig=CANARY"}"#)
             .json::<std::collections::BTreeMap<String, u64>>()
             .unwrap_err();
@@ -205,10 +205,30 @@ mod tests {
     }
 
     #[test]
-    fn bottomless_json_is_refused() {
+    fn case_30_bottomless_json_is_refused() {
         let deep = "[".repeat(1_000_000);
         let error = answer(&deep).json::<serde_json::Value>().unwrap_err();
         assert_eq!(error.kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn case_30_keys_twice_and_numbers_without_bounds_are_another_shape() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Job {
+            #[serde(rename = "percent")]
+            _percent: Option<u8>,
+        }
+        for body in [
+            r#"{"percent":1,"percent":100}"#,
+            r#"{"percent":256}"#,
+            r#"{"percent":-1}"#,
+            r#"{"percent":1e999}"#,
+            r#"{"percent":"100%"}"#,
+            r#"{"percent":{}}"#,
+        ] {
+            let error = answer(body).json::<Job>().unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol, "{body}");
+        }
     }
 
     #[test]

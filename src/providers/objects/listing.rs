@@ -119,8 +119,11 @@ impl Listed {
     }
 }
 
+/// Lists of objects and refusals are four elements deep; what is deeper than this is neither.
+const DEEPEST: usize = 16;
+
 /// Tells `each` of every element of `text`: its path when it begins, its path and own text when it
-/// ends. `None` if `text` is no XML.
+/// ends. `None` if `text` is no XML, too deep, or has entities of its own.
 fn walk(text: &str, mut each: impl FnMut(&[&str], Option<&str>)) -> Option<()> {
     let mut reader = Reader::from_str(text);
     let mut names: Vec<String> = Vec::new();
@@ -131,6 +134,7 @@ fn walk(text: &str, mut each: impl FnMut(&[&str], Option<&str>)) -> Option<()> {
     };
     loop {
         match reader.read_event().ok()? {
+            Event::Start(_) | Event::Empty(_) if names.len() == DEEPEST => return None,
             Event::Start(tag) => {
                 names.push(tag.local_name().as_ref().to_owned());
                 tell(&names, None);
@@ -254,6 +258,29 @@ mod tests {
             headers: HeaderMap::new(),
             body: body.to_owned().into(),
             origin: "https://bucket.example".into(),
+        }
+    }
+
+    #[test]
+    fn case_30_deep_and_exploding_lists_are_refused() {
+        let deep = "<a>".repeat(1_000_000);
+        let bomb = "<!DOCTYPE l [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>\
+             <ListBucketResult><Name>&b;</Name></ListBucketResult>";
+        let outside = "<!DOCTYPE l [<!ENTITY f SYSTEM \"file:///etc/passwd\">]>\
+             <ListBucketResult><Contents><Key>&f;</Key><Size>1</Size></Contents></ListBucketResult>";
+        let huge = "<ListBucketResult><Contents><Key>k</Key><Size>18446744073709551616</Size>\
+             </Contents></ListBucketResult>";
+        for body in [
+            deep.as_str(),
+            bomb,
+            outside,
+            huge,
+            "<a><b></a></b>",
+            "<ListBucketResult>",
+        ] {
+            let error = read(&answer(200, body)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol);
+            assert_eq!(complaint(&answer(403, body)), Default::default());
         }
     }
 

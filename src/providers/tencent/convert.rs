@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_listed_or_counted() {
+    fn case_07_shards_are_listed_or_counted() {
         let shards = |json: &str| of(json).facts[SHARDS].clone();
         assert_eq!(shards(r#"{"InstanceId":"i"}"#), "i_0");
         assert_eq!(

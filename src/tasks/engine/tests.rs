@@ -154,7 +154,7 @@ async fn an_existing_task_is_adopted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_hundred_racing_opens_share_one_create() {
+async fn case_01_five_hundred_racing_opens_share_one_create() {
     let bench = Bench::new();
     let mount = bench.mount();
     for opened in futures::future::join_all((0..500).map(|_| mount.open())).await {
@@ -185,7 +185,7 @@ fn crash(bench: &Bench, moment: impl Fn(&Fake) -> bool) {
 }
 
 #[test]
-fn a_crash_at_any_point_is_paid_once() {
+fn case_02_a_crash_at_any_point_is_paid_once() {
     type Moment = fn(&Fake) -> bool;
     // (creates wait before or after their effect, the moment of the kill, the bill at that moment)
     let points: [(&str, usize, usize, Moment, usize); 6] = [
@@ -232,7 +232,7 @@ fn repeated_crashes_in_a_row_are_paid_once() {
 }
 
 #[test]
-fn a_crash_that_a_blind_provider_cannot_resolve_is_left_to_the_operator() {
+fn case_02_a_crash_that_a_blind_provider_cannot_resolve_is_left_to_the_operator() {
     for (before, after, bill) in [(0, 9, 0), (9, 0, 1)] {
         let bench = Bench::new();
         bench.fake.world().blind = true;
@@ -255,7 +255,7 @@ fn a_crash_that_a_blind_provider_cannot_resolve_is_left_to_the_operator() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_looked_up_not_repeated() {
+async fn case_03_a_lost_answer_is_looked_up_not_repeated() {
     for lag in [0, 1, 4] {
         let bench = Bench::new();
         bench.fake.world().creates = [Create::LostAfter].into();
@@ -434,7 +434,7 @@ async fn the_daily_limit_survives_a_remount() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn racing_opens_of_many_shards_keep_the_daily_limit() {
+async fn case_09_racing_opens_of_many_shards_keep_the_daily_limit() {
     let mut bench = Bench::new();
     bench.options.max_tasks_per_day = 3;
     let mounts = [bench.mount(), bench.mount()];
@@ -478,7 +478,7 @@ async fn an_opener_that_does_not_wait_learns_of_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_goes_on_without_its_opener_but_polling_does_not() {
+async fn case_05_work_goes_on_without_its_opener_but_polling_does_not() {
     let bench = Bench::new();
     bench.fake.gate(0, 9);
     let mount = bench.mount();
@@ -538,7 +538,7 @@ async fn a_new_opener_is_not_kept_waiting_for_a_slow_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_is_busy_is_waited_for() {
+async fn case_10_an_instance_that_is_busy_is_waited_for() {
     let bench = Bench::new();
     bench.fake.world().creates =
         [Create::Refuse(Kind::Busy), Create::Refuse(Kind::Throttled)].into();
@@ -614,7 +614,7 @@ async fn a_panic_in_a_drive_is_told_and_not_sticky() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_task_is_told_and_cools_down() {
+async fn case_06_a_failed_task_is_told_and_cools_down() {
     let bench = Bench::new();
     bench.fake.world().course = [TaskState::Running, TaskState::Failed].into();
     bench.fake.world().message = Some("out of disk".into());
@@ -722,7 +722,7 @@ async fn a_ready_task_without_an_expiry_is_verified_now_and_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_ledger_adopts_but_creates_nothing() {
+async fn case_11_a_damaged_ledger_adopts_but_creates_nothing() {
     let bench = Bench::new();
     bench.mount().open().await.unwrap();
     let file = bench.dir.path().join("ledger.sqlite3");
@@ -813,7 +813,7 @@ async fn a_wait_has_an_estimate_from_progress_or_the_past() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn views_list_every_task_in_order() {
+async fn case_12_views_list_every_task_in_order() {
     let bench = Bench::new();
     let mount = bench.mount();
     for name in ["b", "a"] {

@@ -246,7 +246,7 @@ async fn readers_reports_are_counted_per_task() {
 }
 
 #[tokio::test]
-async fn a_disk_that_takes_no_writes_stops_creates_only() {
+async fn case_11_a_disk_that_takes_no_writes_stops_creates_only() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     ledger
@@ -295,7 +295,7 @@ async fn assert_closed(dir: &Path, what: &str) {
 }
 
 #[tokio::test]
-async fn a_cut_file_is_never_taken_for_an_empty_ledger() {
+async fn case_11_a_cut_file_is_never_taken_for_an_empty_ledger() {
     let dir = filled().await;
     let file = dir.path().join("ledger.sqlite3");
     let whole = fs::read(&file).unwrap();

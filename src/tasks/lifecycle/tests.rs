@@ -318,7 +318,7 @@ fn a_provider_is_believed_once_against_a_reader() {
 }
 
 #[test]
-fn pauses_grow_to_two_minutes_and_start_over_for_a_new_opener() {
+fn case_05_pauses_grow_to_two_minutes_and_start_over_for_a_new_opener() {
     let known = Known::Live(task("a", TaskState::Running));
     let (mut attempt, _) = Attempt::begin(known, FREE);
     let mut pauses = Vec::new();

@@ -61,14 +61,14 @@ fn a_link_ends_under_a_slow_copy(recreate: bool) -> World {
 }
 
 #[test]
-fn an_ended_link_is_estale_and_a_new_open_pays_again() {
+fn case_38_an_ended_link_is_estale_and_a_new_open_pays_again() {
     let world = a_link_ends_under_a_slow_copy(true);
     copies_are_equal(&world, "dds-bp1orders");
     assert_eq!(world.sim.bill().tasks_created, 2);
 }
 
 #[test]
-fn an_ended_link_is_not_paid_for_again_unless_allowed() {
+fn case_38_an_ended_link_is_not_paid_for_again_unless_allowed() {
     let mut world = a_link_ends_under_a_slow_copy(false);
     let refused = |world: &World| errno(&files(world, "dds-bp1orders")[0]);
     assert_eq!(refused(&world), Some(libc::EACCES));
@@ -202,7 +202,7 @@ fn another_link_may_promise_more_than_it_keeps() {
 }
 
 #[test]
-fn a_link_that_comes_late_is_waited_for() {
+fn case_07_a_link_that_comes_late_is_waited_for() {
     let mut world = world(Account::new().instance(orders(1)));
     cloud(&world).adjust(|knobs| knobs.late_links = 2);
     world.mount();

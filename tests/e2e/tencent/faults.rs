@@ -84,7 +84,7 @@ fn tasks_that_fail_twice_are_followed_by_one_that_succeeds() {
 }
 
 #[test]
-fn a_task_that_fails_too_often_is_an_error_that_says_so() {
+fn case_06_a_task_that_fails_too_often_is_an_error_that_says_so() {
     let knobs = Knobs {
         failing_tasks: 100,
         ..failing_twice()

@@ -93,7 +93,7 @@ fn a_replaced_object_is_served_anew_and_a_removed_one_is_gone() {
 }
 
 #[test]
-fn names_that_no_file_can_have_are_escaped() {
+fn case_49_names_that_no_file_can_have_are_escaped() {
     let builder =
         [".hidden", "a%2Fb", "a//b", "tab\t.gz"]
             .iter()

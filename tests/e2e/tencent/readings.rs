@@ -85,7 +85,7 @@ fn a_backup_that_was_never_downloaded_may_have_no_list_of_downloads() {
 }
 
 #[test]
-fn an_unfinished_download_may_have_an_empty_link_or_none_and_wait_for_a_retry() {
+fn case_07_an_unfinished_download_may_have_an_empty_link_or_none_and_wait_for_a_retry() {
     for empty_links in [false, true] {
         let knobs = Knobs {
             empty_links,
@@ -99,7 +99,7 @@ fn an_unfinished_download_may_have_an_empty_link_or_none_and_wait_for_a_retry() 
 }
 
 #[test]
-fn a_clock_that_is_off_by_hours_does_no_harm() {
+fn case_39_a_clock_that_is_off_by_hours_does_no_harm() {
     let content = Content::noise(6, 3_000_000);
     let (builder, expected) = folder(SimBuilder::new(), 12);
     let mut world = world(builder.instance(replica_set(content.clone())));

@@ -126,7 +126,7 @@ fn a_job_of_a_replica_set_works_is_ready_and_ends() {
 }
 
 #[test]
-fn a_job_without_its_link_is_at_work_or_used() {
+fn case_07_a_job_without_its_link_is_at_work_or_used() {
     let made = job(&format!(r#","deliveryUrl":[],"expiresAt":"{LATER}""#));
     let bare = job(r#","deliveryUrl":[]"#);
     for (job, seen, expected) in [
@@ -214,7 +214,7 @@ proptest! {
     /// A task is ready exactly when there is a link, or it could not be opened or would wait for
     /// nothing.
     #[test]
-    fn ready_means_linked(
+    fn case_07_ready_means_linked(
         linked: bool, finished: bool, failed: bool, cancelled: bool, expired: bool,
         hours in proptest::option::of(-2i64..2), seen in 0usize..3,
     ) {
