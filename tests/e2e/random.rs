@@ -2,7 +2,7 @@
 //! or an errno. The files are larger than the cache and are read past the kernel's, so that reads
 //! keep reaching the host.
 //!
-//! 1500 reads by default; `HOSTILE_READS=1000000` makes the full run, which prints its figures with
+//! 1000 reads by default; `HOSTILE_READS=1000000` makes the full run, which prints its figures with
 //! `--nocapture`. Faults that cost a time-out are left to `tests/fetch/random.rs`, where time-outs
 //! are short.
 
@@ -26,7 +26,7 @@ const SPOILT: f64 = 0.2;
 
 fn reads() -> u64 {
     let reads = std::env::var("HOSTILE_READS").ok();
-    reads.map_or(1500, |text| text.parse().expect("a number of reads"))
+    reads.map_or(1000, |text| text.parse().expect("a number of reads"))
 }
 
 fn content(artifact: u64) -> Content {
