@@ -9,8 +9,9 @@
 //! what is missing in parallel ranges: to the waiters first, to disk behind them. Names come from
 //! [`tree`], which caches what [`providers`] list.
 //!
-//! Imports point one way: `cli -> mount -> fuse -> fs -> {tree, tasks, reader} -> {providers,
-//! links, fetch, cache} -> {model, error, names, secret}`; `tests/architecture.rs` keeps it so.
+//! Imports point one way: `cli -> {copy, doctor} -> mount -> fuse -> fs -> {tree, tasks, reader} ->
+//! {providers, links, fetch, cache} -> {model, error, names, secret}`; `tests/architecture.rs`
+//! keeps it so.
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -19,7 +20,9 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod copy;
 pub mod directory;
+pub mod doctor;
 pub mod error;
 pub mod fetch;
 pub mod fs;

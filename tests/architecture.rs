@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["fs"],
     &["fuse"],
     &["mount"],
+    &["copy", "doctor"],
     &["cli"],
 ];
 

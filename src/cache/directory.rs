@@ -58,8 +58,8 @@ pub(super) struct Directory {
     path: PathBuf,
     root: OwnedFd,
     version: OwnedFd,
-    /// Holds the lock as long as it is open.
-    lock: OwnedFd,
+    /// Holds the lock as long as it is open; without it the directory is only looked at.
+    lock: Option<OwnedFd>,
     can_punch: bool,
 }
 
@@ -73,15 +73,7 @@ impl Directory {
             .mode(PRIVATE_DIRECTORY.bits())
             .create(&path)
             .map_err(|error| trouble(&path, "create", error))?;
-        let root = fs::open(&path, OFlags::DIRECTORY | CAREFULLY, Mode::empty()).map_err(
-            |error| match error {
-                Errno::LOOP | Errno::NOTDIR => refusal(
-                    &path,
-                    "is a symbolic link or not a directory; set cache_dir to the directory itself",
-                ),
-                error => trouble(&path, "open", error),
-            },
-        )?;
+        let root = open_root(&path).map_err(|error| not_opened(&path, error))?;
         let stat = fs::fstat(&root).map_err(|error| trouble(&path, "examine", error))?;
         refuse_shared(&path, &stat)?;
         let lock = take_lock(&path, &root)?;
@@ -99,7 +91,53 @@ impl Directory {
             path,
             root,
             version,
-            lock,
+            lock: Some(lock),
+        })
+    }
+
+    /// Opens `path` to look at it, whoever has the lock; `None` where no cache is. Makes and
+    /// changes nothing.
+    pub(super) fn look(path: &Path) -> Result<Option<Self>> {
+        let path = std::path::absolute(path).map_err(|error| trouble(path, "resolve", error))?;
+        let open = |parent: &OwnedFd, name: &str| {
+            let flags = OFlags::DIRECTORY | CAREFULLY;
+            match fs::openat(parent, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => Ok(None),
+                Err(error) => Err(trouble(&path, "open", error)),
+                Ok(directory) => Ok(Some(directory)),
+            }
+        };
+        examine_root(&path)?;
+        let root = match open_root(&path) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(|error| not_opened(&path, error))?,
+        };
+        let version = open(&root, &version_name(FORMAT_VERSION))?;
+        Ok(version.map(|version| Directory {
+            path,
+            root,
+            version,
+            lock: None,
+            can_punch: false,
+        }))
+    }
+
+    /// Whether it is ours alone now, and not merely looked at.
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// The process that has the lock, as far as /proc/locks (proc_locks(5)) tells.
+    pub(super) fn owner(&self) -> Option<u32> {
+        let stat = fs::statat(&self.root, LOCK, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let held = std::fs::read_to_string("/proc/locks").ok()?;
+        held.lines().find_map(|line| {
+            // `1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF`
+            let mut fields = line.split_whitespace().skip(1);
+            let is_flock = fields.next() == Some("FLOCK");
+            let pid = fields.nth(2)?.parse().ok()?;
+            let inode: u64 = fields.next()?.rsplit(':').next()?.parse().ok()?;
+            (is_flock && inode == stat.st_ino).then_some(pid)
         })
     }
 
@@ -121,7 +159,10 @@ impl Directory {
     /// Whether the path still leads to the directory that we locked. If its filesystem was
     /// unmounted or the directory removed, writing on would fill space that nobody can see.
     pub(super) fn is_in_place(&self) -> bool {
-        let ours = fs::fstat(&self.lock);
+        let Some(lock) = &self.lock else {
+            return true;
+        };
+        let ours = fs::fstat(lock);
         let there = fs::lstat(self.path.join(LOCK));
         matches!((ours, there), (Ok(a), Ok(b)) if same_file(&a, &b))
     }
@@ -152,6 +193,30 @@ impl Directory {
             }
         }
         Ok(others)
+    }
+}
+
+/// Refuses `path` if it is there and not a directory of ours alone.
+pub(super) fn examine_root(path: &Path) -> Result<()> {
+    let root = match open_root(path) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened.map_err(|error| not_opened(path, error))?,
+    };
+    let stat = fs::fstat(&root).map_err(|error| trouble(path, "examine", error))?;
+    refuse_shared(path, &stat)
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
+    fs::open(path, OFlags::DIRECTORY | CAREFULLY, Mode::empty())
+}
+
+fn not_opened(path: &Path, error: Errno) -> Error {
+    match error {
+        Errno::LOOP | Errno::NOTDIR => refusal(
+            path,
+            "is a symbolic link or not a directory; set cache_dir to the directory itself",
+        ),
+        error => trouble(path, "open", error),
     }
 }
 
@@ -298,7 +363,7 @@ fn take_lock(path: &Path, root: &OwnedFd) -> Result<OwnedFd> {
 
 /// Whether the filesystem can leave holes in a file and make new ones, tried beyond what the lock
 /// file holds.
-fn can_punch(lock: &OwnedFd) -> io::Result<bool> {
+pub(super) fn can_punch(lock: &OwnedFd) -> io::Result<bool> {
     let before = fs::fstat(lock)?;
     fs::ftruncate(lock, 1 << 20)?;
     let punched = fs::fallocate(lock, PUNCH, 1 << 19, 1 << 19).is_ok();
@@ -312,7 +377,7 @@ fn refusal(path: &Path, why: impl Display) -> Error {
     Error::new(Kind::Environment, message)
 }
 
-fn trouble(path: &Path, doing: &str, error: impl Into<io::Error>) -> Error {
+pub(super) fn trouble(path: &Path, doing: &str, error: impl Into<io::Error>) -> Error {
     let path = path.display();
     let message =
         format!("cannot {doing} cache directory {path}; check it or set another cache_dir");

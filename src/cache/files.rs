@@ -27,8 +27,8 @@ const MAP_CHUNK: usize = 1 << 20;
 const BLOCKS_A_CALL: usize = 2;
 
 /// Suffixes of the local names. A data file on its way out has the last.
-const DATA: &str = "data";
-const MAP: &str = "map";
+pub(super) const DATA: &str = "data";
+pub(super) const MAP: &str = "map";
 const GONE: &str = "gone";
 
 /// The open files of one artifact version.
@@ -396,7 +396,7 @@ pub(super) fn sweep(directory: &Directory, name: &Name) -> io::Result<()> {
 }
 
 /// The directory that names the files of `name`, if there is one.
-fn shelf(directory: &Directory, name: &Name) -> io::Result<Option<OwnedFd>> {
+pub(super) fn shelf(directory: &Directory, name: &Name) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::DIRECTORY | CAREFULLY;
     match fs::openat(directory.version(), name.shelf(), flags, Mode::empty()) {
         Ok(shelf) => Ok(Some(shelf)),
@@ -405,7 +405,7 @@ fn shelf(directory: &Directory, name: &Name) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-fn file_name(name: &Name, suffix: &str) -> String {
+pub(super) fn file_name(name: &Name, suffix: &str) -> String {
     format!("{name}.{suffix}")
 }
 
@@ -421,7 +421,7 @@ pub(super) fn parse_file_name(file: &str) -> Option<(Name, bool)> {
 }
 
 /// Opens a plain file of ours; anything else under that name counts as missing.
-fn open_own(shelf: &OwnedFd, file: &str, access: OFlags) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open_own(shelf: &OwnedFd, file: &str, access: OFlags) -> io::Result<Option<OwnedFd>> {
     match fs::openat(shelf, file, access | CAREFULLY, Mode::empty()) {
         Ok(fd) => Ok(is_own_file(&fs::fstat(&fd)?).then_some(fd)),
         // A link, a directory, or a socket or FIFO without a peer.
@@ -442,7 +442,7 @@ fn blocks_of(stat: &fs::Stat) -> u64 {
 }
 
 /// Reads a whole map, calling `entry` for each block it names; answers whose map it is.
-fn read_map(
+pub(super) fn read_map(
     map: &OwnedFd,
     mut entry: impl FnMut(&Identity, u64, u32),
 ) -> io::Result<Option<Identity>> {

@@ -6,13 +6,14 @@
 //! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit, `scan` finds out what
 //! an earlier run left, `health` keeps a sick disk away from readers. `prove` verifies whole
 //! artifacts in the background, `lend` gives their files to the kernel. `inherit` and `room` are for
-//! downloads that come only once. [`memory`] is the
+//! downloads that come only once; [`survey`] is what operators see and do without a mount. [`memory`] is the
 //! process-wide budget in bytes, [`slab`] the memory that blocks lie in.
 
 mod artifact;
 mod backlog;
 mod directory;
 mod evict;
+mod examine;
 mod extents;
 mod files;
 mod health;
@@ -28,6 +29,7 @@ mod room;
 mod scan;
 pub mod slab;
 mod store;
+mod survey;
 mod syncer;
 #[cfg(test)]
 mod tests;
@@ -36,11 +38,13 @@ mod writer;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use artifact::CachedArtifact;
+pub use examine::{Examined, examine};
 pub use identity::UNSEALED;
 pub use lend::{Kept, Lent};
 pub use memory::{Budget, Reservation};
 pub use slab::{Piece, SLAB_SIZE, Slab};
 pub use store::{BLOCK_SIZE, Cache, CacheStats};
+pub use survey::{Damage, Entry, Survey, purge, survey, verify};
 
 /// Locks, also after a panic elsewhere: every critical section here leaves the state whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

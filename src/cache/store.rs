@@ -203,6 +203,11 @@ impl Cache {
         lock(&self.0.core.index).used()
     }
 
+    /// Its directory, an absolute path.
+    pub fn path(&self) -> &Path {
+        self.0.core.directory.path()
+    }
+
     /// The state of the cache.
     pub fn stats(&self) -> CacheStats {
         let core = &self.0.core;

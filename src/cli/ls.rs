@@ -5,11 +5,8 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 
 use super::table::{Align, columns, short_size};
 use super::{Context, Exit, finish, print};
@@ -21,10 +18,7 @@ use crate::model::{ArtifactKey, Backup, Origin, Size};
 use crate::names;
 use crate::tasks::ledger::Ledger;
 use crate::tasks::{Engine, EngineOptions};
-use crate::tree::{Child, FileNode, Node, Tree};
-
-/// Listings asked at the same time.
-const PARALLEL: usize = 8;
+use crate::tree::{FileNode, Leaf, Leaves, Node, Tree};
 
 /// Lists every file at or below PATH, on one line with its size and the state of its download task.
 #[derive(Debug, clap::Args)]
@@ -87,11 +81,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
     let runtime = super::runtime()?;
     let mut found = runtime.block_on(async {
         let tree = fs::tree(&config, Arc::clone(&clock))?;
-        let walk = Walk {
-            tree,
-            turns: Semaphore::new(PARALLEL),
-        };
-        walk.from(path).await
+        below(&tree, path).await
     })?;
 
     let memory = Memory::open(&config, clock).unwrap_or_else(|error| {
@@ -107,83 +97,10 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
     finish(found.failures, !rows.is_empty())
 }
 
-/// A node that has nothing below it.
-#[derive(Debug)]
-struct Leaf {
-    path: Vec<String>,
-    node: Node,
-}
-
-/// What a walk met, in the order of the tree.
-#[derive(Debug, Default)]
-struct Found {
-    leaves: Vec<Leaf>,
-    failures: Vec<Error>,
-}
-
-/// A walk over the tree.
-struct Walk {
-    tree: Tree,
-    turns: Semaphore,
-}
-
-impl Walk {
-    /// Everything at or below `path`.
-    async fn from(&self, path: &str) -> Result<Found> {
-        let start = self.tree.resolve(path).await;
-        let start = start.map_err(|error| error.context(names::display(path)))?;
-        if matches!(start.node, Node::Meta | Node::MetaFile(_)) {
-            let words = format!("{}: exists in a mount only", names::display(path));
-            return Err(Error::new(Kind::NotFound, words));
-        }
-        let path = self.tree.path(start.ino);
-        let path = path.split('/').filter(|name| !name.is_empty());
-        Ok(self.below(&start, path.map(str::to_owned).collect()).await)
-    }
-
-    fn below<'a>(&'a self, child: &'a Child, path: Vec<String>) -> BoxFuture<'a, Found> {
-        Box::pin(async move {
-            let leaf = |path| Found {
-                leaves: vec![Leaf {
-                    path,
-                    node: child.node.clone(),
-                }],
-                failures: Vec::new(),
-            };
-            if !child.node.is_directory() {
-                return leaf(path);
-            }
-            let listed = {
-                let _turn = self.turns.acquire().await;
-                self.tree.children(child.ino).await
-            };
-            let children = match listed {
-                Ok(children) => children,
-                Err(error) => {
-                    return Found {
-                        leaves: Vec::new(),
-                        failures: vec![error],
-                    };
-                }
-            };
-            if children.is_empty() {
-                return leaf(path);
-            }
-            let walks = children.iter().map(|child| {
-                let mut path = path.clone();
-                path.push(child.name.clone());
-                self.below(child, path)
-            });
-            let walks: Vec<_> = walks.collect();
-            let mut walks = futures::stream::iter(walks).buffered(PARALLEL);
-            let mut all = Found::default();
-            while let Some(found) = walks.next().await {
-                all.leaves.extend(found.leaves);
-                all.failures.extend(found.failures);
-            }
-            all
-        })
-    }
+/// Everything at or below `path`.
+async fn below(tree: &Tree, path: &str) -> Result<Leaves> {
+    let start = tree.resolve_listed(path).await?;
+    Ok(tree.leaves(&start).await)
 }
 
 /// What this machine remembers of tasks and artifacts.
@@ -203,7 +120,7 @@ impl Memory {
 
     fn row(&self, leaf: &Leaf) -> Row {
         let row = Row::at(&leaf.path);
-        match &leaf.node {
+        match &leaf.child.node {
             Node::File(file) => self.file(row.of_backup(&file.shard.backup), file),
             Node::Latest { target, finished } => Row {
                 kind: "symlink",
@@ -363,7 +280,7 @@ mod tests {
     use crate::tree::TreeOptions;
     use crate::tree::fake::{self, Fake};
 
-    fn walk(providers: &[(&str, &Arc<Fake>)]) -> Walk {
+    fn tree(providers: &[(&str, &Arc<Fake>)]) -> Tree {
         let clock: SharedClock = Arc::new(SystemClock);
         let options = TreeOptions {
             list_ttl: std::time::Duration::from_secs(60),
@@ -373,34 +290,33 @@ mod tests {
         let named = providers
             .iter()
             .map(|(name, fake)| (Arc::from(*name), Arc::clone(fake) as Arc<dyn Provider>));
-        Walk {
-            tree: Tree::new(named.collect(), options, clock),
-            turns: Semaphore::new(PARALLEL),
-        }
+        Tree::new(named.collect(), options, clock)
     }
 
-    fn rows(found: &Found) -> Vec<Row> {
+    fn rows(found: &Leaves) -> Vec<Row> {
         let nothing = Memory { engine: None };
         found.leaves.iter().map(|leaf| nothing.row(leaf)).collect()
     }
 
-    fn paths(found: &Found) -> Vec<String> {
+    fn paths(found: &Leaves) -> Vec<String> {
         rows(found).iter().map(Row::shown_path).collect()
     }
 
     #[tokio::test]
     async fn everything_is_listed_in_order_and_nothing_is_created() {
         let fake = Fake::small();
-        let found = walk(&[("b", &fake), ("a", &fake)]).from("").await.unwrap();
+        let found = below(&tree(&[("b", &fake), ("a", &fake)]), "")
+            .await
+            .unwrap();
         assert!(found.failures.is_empty());
-        let below = [
+        let listed = [
             "c0/20240101T000000Z-b2/rs0/rs0.archive.gz",
             "c0/20240102T000000Z-b3/rs0/rs0.archive.gz",
             "c0/20240103T000000Z-b1/rs0/rs0.archive.gz",
             "c0/latest -> 20240102T000000Z-b3",
         ];
         let both = ["a", "b"].iter();
-        let expected = both.flat_map(|name| below.map(|path| format!("{name}/{path}")));
+        let expected = both.flat_map(|name| listed.map(|path| format!("{name}/{path}")));
         assert_eq!(paths(&found), expected.collect::<Vec<_>>());
         assert_eq!(fake.creates.load(std::sync::atomic::Ordering::SeqCst), 0);
         assert_eq!(fake.task_calls.load(std::sync::atomic::Ordering::SeqCst), 0);
@@ -408,16 +324,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_path_narrows_the_list_and_latest_is_followed() {
-        let walk = walk(&[("a", &Fake::small())]);
+        let tree = tree(&[("a", &Fake::small())]);
         let file = "a/c0/20240102T000000Z-b3/rs0/rs0.archive.gz";
         for path in ["a/c0/latest", "/a/c0/latest/rs0/", file] {
-            assert_eq!(paths(&walk.from(path).await.unwrap()), [file]);
+            assert_eq!(paths(&below(&tree, path).await.unwrap()), [file]);
         }
     }
 
     #[tokio::test]
     async fn what_is_not_there_is_an_error() {
-        let walk = walk(&[("a", &Fake::small())]);
+        let tree = tree(&[("a", &Fake::small())]);
         for path in [
             "b",
             "a/c9",
@@ -425,7 +341,7 @@ mod tests {
             ".backupfs",
             ".backupfs/metrics",
         ] {
-            let error = walk.from(path).await.unwrap_err();
+            let error = below(&tree, path).await.unwrap_err();
             assert_eq!(error.kind(), Kind::NotFound, "{path}");
             assert!(error.to_string().starts_with(path), "{error}");
         }
@@ -435,9 +351,8 @@ mod tests {
     async fn one_failing_provider_does_not_hide_the_others() {
         let broken = Fake::small();
         broken.state().fails = Some(Kind::Credentials);
-        let found = walk(&[("a", &broken), ("b", &Fake::small())])
-            .from("")
-            .await;
+        let tree = tree(&[("a", &broken), ("b", &Fake::small())]);
+        let found = below(&tree, "").await;
         let found = found.unwrap();
         assert_eq!(paths(&found).len(), 4);
         let failures: Vec<String> = found.failures.iter().map(Error::to_string).collect();
@@ -460,7 +375,7 @@ mod tests {
     async fn empty_directories_are_shown() {
         let empty = Fake::default();
         empty.state().instances = vec![fake::instance("c1")];
-        let found = walk(&[("a", &Arc::new(empty))]).from("").await.unwrap();
+        let found = below(&tree(&[("a", &Arc::new(empty))]), "").await.unwrap();
         assert_eq!(paths(&found), ["a/c1/"]);
         let row = &rows(&found)[0];
         assert_eq!(
@@ -475,7 +390,7 @@ mod tests {
         let mut listed = fake::file("data/x\u{202e}.gz");
         listed.size = Size::Declared(1536);
         fake.state().files = vec![listed];
-        let found = walk(&[("a", &fake)]).from("a/c0/latest").await.unwrap();
+        let found = below(&tree(&[("a", &fake)]), "a/c0/latest").await.unwrap();
         let text = json(&rows(&found)).unwrap();
         let expected = serde_json::json!([{
             "path": "a/c0/20240102T000000Z-b3/rs0/data/x\u{202e}.gz",

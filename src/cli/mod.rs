@@ -4,9 +4,12 @@
 //! 0 done, 1 failed, 2 usage or configuration, 3 partly done, 128 + n ended by signal n. It is the
 //! one place that reads the process environment.
 
+mod cache;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
+mod get;
 mod ls;
 mod mount;
 mod prepare;
@@ -42,7 +45,7 @@ struct Global {
     /// $XDG_CONFIG_HOME/mongo-backupfs/config.toml, then /etc/mongo-backupfs/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How much is logged [default: info for mount, error for ls, else warn]
+    /// How much is logged [default: info for mount, error for ls and get, else warn]
     #[arg(
         long,
         global = true,
@@ -72,10 +75,16 @@ enum Command {
     Unmount(unmount::Args),
     /// List the backups without mounting them
     Ls(ls::Args),
+    /// Copy backups to a directory, without a mount or beside one
+    Get(get::Args),
     /// Create download tasks ahead of time
     Prepare(prepare::Args),
     /// Show the tasks, the cache and the last errors of running mounts
     Status(status::Args),
+    /// Check everything that a mount needs, and name the cure of what is wrong
+    Doctor(doctor::Args),
+    /// Show, check or empty the block cache
+    Cache(cache::Args),
     /// Try everything on simulated clouds, without an account
     Demo(demo::Args),
     /// Check, show or find the configuration
@@ -91,8 +100,8 @@ impl Command {
     fn log_level(&self) -> LogLevel {
         match self {
             Command::Mount(_) => LogLevel::Info,
-            // What it cannot list it tells itself.
-            Command::Ls(_) => LogLevel::Error,
+            // What they cannot do they tell themselves.
+            Command::Ls(_) | Command::Get(_) => LogLevel::Error,
             _ => LogLevel::Warn,
         }
     }
@@ -102,6 +111,9 @@ impl Command {
             Command::Mount(args) => mount::run(context, args),
             Command::Unmount(args) => unmount::run(args),
             Command::Ls(args) => ls::run(context, args),
+            Command::Doctor(args) => doctor::run(context, &args),
+            Command::Cache(args) => cache::run(context, &args),
+            Command::Get(args) => get::run(context, &args),
             Command::Status(args) => status::run(&args),
             Command::Prepare(args) => prepare::run(context, args),
             Command::Demo(args) => demo::run(context, &args),
@@ -119,6 +131,8 @@ enum Exit {
     Done,
     /// Some of it failed and was told.
     Partly,
+    /// A signal ended it, of this number.
+    Signal(u8),
 }
 
 impl From<Exit> for u8 {
@@ -126,6 +140,7 @@ impl From<Exit> for u8 {
         match exit {
             Exit::Done => 0,
             Exit::Partly => 3,
+            Exit::Signal(number) => 128_u8.saturating_add(number),
         }
     }
 }

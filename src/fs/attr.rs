@@ -72,6 +72,11 @@ pub(super) fn declared(file: &RemoteFile) -> Size {
     }
 }
 
+/// The mtime of what a provider lists.
+pub fn modified(node: &Node) -> Timestamp {
+    time(node, Timestamp::UNIX_EPOCH)
+}
+
 fn time(node: &Node, since: Timestamp) -> Timestamp {
     match node {
         Node::Root | Node::Meta | Node::Provider(_) => Timestamp::UNIX_EPOCH,

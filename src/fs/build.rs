@@ -13,7 +13,7 @@ use super::open::{Account, Opener};
 use super::{Fs, Inner};
 use crate::cache::{Budget, Cache};
 use crate::clock::SharedClock;
-use crate::config::{Config, MountConfig, ProviderConfig};
+use crate::config::{Config, MountConfig, OnOpen, ProviderConfig};
 use crate::error::Result;
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::observe::events::Events;
@@ -38,6 +38,15 @@ impl Fs {
             .map(|provider| Ok((Arc::from(&*provider.name), account(provider, &clock)?)))
             .collect::<Result<_>>()?;
         Self::over(accounts, &config.mount, clock)
+    }
+
+    /// The same for a command that reads what somebody named: `on_open` is about opens, and no
+    /// kernel waits for listings.
+    pub fn for_command(config: &Config, clock: SharedClock) -> Result<Self> {
+        let mut config = config.clone();
+        config.mount.on_open = OnOpen::Create;
+        config.mount.op_timeout = COMMAND_PATIENCE;
+        Self::open(&config, clock)
     }
 
     /// The filesystem over these accounts.

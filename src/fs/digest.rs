@@ -19,7 +19,7 @@ const ALGORITHM: CrcAlgorithm = CrcAlgorithm::Crc64Xz;
 const MOST_PARTS: usize = 4096;
 
 /// The number that `published` (`crc64ecma:<decimal>`) promises; `None` for other algorithms.
-pub(super) fn promised(published: &str) -> Option<u64> {
+pub fn promised(published: &str) -> Option<u64> {
     published.strip_prefix("crc64ecma:")?.trim().parse().ok()
 }
 
@@ -33,7 +33,7 @@ pub(super) fn damaged() -> Error {
 
 /// What is known once bytes were taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Not all bytes were seen yet, or the verdict was told before.
     Open,
     /// These bytes made the whole, and it is right.
@@ -44,14 +44,14 @@ pub(super) enum Verdict {
 
 /// The check of one open file.
 #[derive(Debug)]
-pub(super) struct Check {
+pub struct Check {
     promised: u64,
     seen: Mutex<Option<Seen>>,
 }
 
 impl Check {
     /// Nothing of `size` bytes was seen yet.
-    pub(super) fn new(promised: u64, size: u64) -> Self {
+    pub fn new(promised: u64, size: u64) -> Self {
         Check {
             promised,
             seen: Mutex::new(Some(Seen {
@@ -62,12 +62,12 @@ impl Check {
     }
 
     /// What the whole must come to.
-    pub(super) fn promised(&self) -> u64 {
+    pub fn promised(&self) -> u64 {
         self.promised
     }
 
     /// Takes in `bytes` at `offset`.
-    pub(super) fn take(&self, offset: u64, bytes: &[u8]) -> Verdict {
+    pub fn take(&self, offset: u64, bytes: &[u8]) -> Verdict {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(parts) = seen.as_mut() else {
             return Verdict::Open;

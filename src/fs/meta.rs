@@ -72,6 +72,7 @@ impl Inner {
     fn cache(&self) -> CacheStatus {
         let stats = self.opener.cache.stats();
         CacheStatus {
+            directory: self.opener.cache.path().to_owned(),
             used: stats.used,
             limit: stats.limit,
             degraded: stats.degraded,

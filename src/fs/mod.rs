@@ -43,13 +43,13 @@ use crate::tasks::Wait;
 use crate::tree::{Child, FileNode, MetaFile, Node, Tree};
 
 use attr::Shape;
-use digest::Verdict;
 use handles::{Handles, OpenArtifact, OpenFile};
 use open::Opener;
 
 pub use ahead::{Ahead, Outlook, Wanted};
-pub use attr::kind;
+pub use attr::{kind, modified};
 pub use build::tree;
+pub use digest::{Check, Verdict, promised};
 pub use spender::process_name;
 pub use types::{Attr, Caller, Entry, FileKind, Opened, Statfs};
 
@@ -110,6 +110,11 @@ impl Fs {
             inner.map_or_else(Bytes::new, |inner| inner.document(MetaFile::Metrics))
         };
         metrics::serve(listener, text, self.inner.stopped.clone())
+    }
+
+    /// The tree of names below it.
+    pub fn tree(&self) -> &Tree {
+        &self.inner.tree
     }
 
     /// Name to node.

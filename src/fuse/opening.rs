@@ -53,7 +53,7 @@ pub(super) struct Ready {
 /// times slower without the pages. Those of them that copy read all of it, from start to end;
 /// others may stop anywhere.
 const IN_BIG_PIECES: [&str; 1] = ["cat"];
-const COPYING: [&str; 3] = ["cp", "install", "rsync"];
+const COPYING: [&str; 4] = ["cp", "install", "rsync", "mongo-backupfs"];
 /// Below this the way makes no difference, and asking /proc for a name does.
 const WORTH_ASKING: u64 = 4 << 20;
 

@@ -21,7 +21,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::preflight::Machine;
-pub use self::report::{Report, ask, mountpoints};
+pub use self::preflight::{dead, filesystem_of, fitness, passthrough};
+pub use self::report::{Report, ask, mountpoints, serving};
 pub use self::unmount::unmount;
 use self::unmount::{Detached, GRACE, detach};
 use crate::clock::SystemClock;

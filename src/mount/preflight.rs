@@ -73,6 +73,69 @@ pub(crate) fn check(config: &MountConfig, mountpoint: &Path, machine: &Machine) 
     Ok(place)
 }
 
+/// What mounting anywhere needs of this machine, each by its name with what was found.
+pub fn fitness(config: &MountConfig) -> Vec<(&'static str, Result<String>)> {
+    let machine = &Machine::this();
+    let mut found = vec![(
+        "/dev/fuse",
+        device(machine).map(|()| format!("{} can be opened", machine.device.display())),
+    )];
+    if machine.is_root() {
+        found.push((
+            "fusermount3",
+            Ok("not needed: root mounts by itself".to_owned()),
+        ));
+        return found;
+    }
+    let there = fusermount(machine).map(|()| "is in PATH".to_owned());
+    found.push(("fusermount3", there));
+    if config.allow_other {
+        let allowed = other_users(machine).map(|()| "user_allow_other is set".to_owned());
+        found.push(("allow_other", allowed));
+    }
+    found
+}
+
+/// The mounts of this program whose process is gone.
+pub fn dead() -> Result<Vec<PathBuf>> {
+    let ours = mountinfo::mounts()?.into_iter().filter(MountEntry::is_ours);
+    let places = ours.map(|entry| entry.mountpoint);
+    Ok(places.filter(|place| is_dead(place)).collect())
+}
+
+/// The type of the filesystem that `path` is on, or will be.
+pub fn filesystem_of(path: &Path) -> Option<String> {
+    let path = nearest(path);
+    let above = mountinfo::mounts().ok()?.into_iter();
+    let above = above.filter(|entry| path.starts_with(&entry.mountpoint));
+    let entry = above.max_by_key(|entry| entry.mountpoint.components().count())?;
+    Some(entry.kind)
+}
+
+/// Whether the kernel can read whole files of a cache in `cache_dir` by itself, or why not.
+pub fn passthrough(cache_dir: &Path) -> std::result::Result<(), String> {
+    /// The first Linux with FUSE passthrough.
+    const FIRST: (u32, u32) = (6, 9);
+    if !Machine::this().is_root() {
+        return Err("only root may lend files to the kernel".to_owned());
+    }
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < FIRST {
+        return Err(format!("Linux {release} lacks it, 6.9 has it"));
+    }
+    match filesystem_of(cache_dir).as_deref() {
+        Some(kind @ ("overlay" | "ecryptfs")) => Err(format!(
+            "cache_dir is on {kind}, which lies on another filesystem itself"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the process behind a FUSE mount is gone. One that merely does not answer is alive.
 pub(crate) fn is_dead(mountpoint: &Path) -> bool {
     let path = mountpoint.to_owned();

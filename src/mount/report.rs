@@ -35,6 +35,20 @@ pub fn mountpoints() -> Result<Vec<PathBuf>> {
     Ok(ours.map(|entry| entry.mountpoint).collect())
 }
 
+/// The mount that has the block cache in `cache_dir`, if one does that can be asked.
+pub fn serving(cache_dir: &Path) -> Result<Option<PathBuf>> {
+    let Ok(wanted) = fs::canonicalize(cache_dir) else {
+        return Ok(None);
+    };
+    let serves = |place: &PathBuf| {
+        let report = ask(place).ok()?;
+        let used = report.status.pointer("/cache/directory")?.as_str()?;
+        (fs::canonicalize(used).ok()? == wanted).then_some(())
+    };
+    let places = mountpoints()?;
+    Ok(places.into_iter().find(|place| serves(place).is_some()))
+}
+
 /// Asks the mount at `mountpoint`.
 ///
 /// # Errors

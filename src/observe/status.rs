@@ -99,8 +99,10 @@ pub struct Usage {
 }
 
 /// The block cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CacheStatus {
+    /// Its directory, `cache_dir`.
+    pub directory: PathBuf,
     /// Bytes of disk in use.
     pub used: u64,
     /// Most bytes of disk it may use.

@@ -15,11 +15,40 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, ProviderKind};
 use crate::error::Result;
 use crate::model::{Backup, Found, Instance, Link, RemoteFile, ShardRef, Task};
+
+/// What an account is asked for, as far as permissions tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Listing instances.
+    Instances,
+    /// Listing backups and their files.
+    Backups,
+    /// Looking for download tasks.
+    FindTask,
+    /// Making a download task.
+    Create,
+    /// Making a link.
+    Link,
+}
+
+impl Step {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Step::Instances => "listing instances",
+            Step::Backups => "listing backups",
+            Step::FindTask => "listing download tasks",
+            Step::Create => "making a download task",
+            Step::Link => "making a link",
+        }
+    }
+}
 
 /// One account at one cloud.
 ///
@@ -75,6 +104,17 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// How many tasks may follow at once one that failed, before its opener hears of it.
     fn recreations(&self) -> u32 {
         0
+    }
+
+    /// What the account must be allowed to do for `step`, as the cloud's console names it.
+    fn permission(&self, step: Step) -> Option<&'static str> {
+        let _ = step;
+        None
+    }
+
+    /// The time by the cloud's clock, as its answers have shown it, to within seconds.
+    fn cloud_time(&self) -> Option<Timestamp> {
+        None
     }
 
     /// Why this cloud's store may refuse even a fresh link, besides what is true of any store.

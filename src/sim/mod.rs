@@ -178,7 +178,7 @@ impl SimBuilder {
         self
     }
 
-    /// Where signed links lead: the base URL of another server, which then has to serve the bytes
+    /// Where signed links of Atlas and UCloud lead: the base URL of another server, which then has to serve the bytes
     /// at the paths of the objects; by default the simulation's own store.
     pub fn links_to(mut self, base_url: &str) -> Self {
         self.links_to = Some(base_url.trim_end_matches('/').to_owned());
@@ -214,10 +214,12 @@ impl Sim {
             faults: Faults::seeded(builder.seed),
             meter: Meter::default(),
         };
-        let store_url = builder
-            .links_to
-            .unwrap_or_else(|| format!("http://{data_address}"));
-        let store = Store::new(store_url, site.clone(), random()?);
+        let links_to = builder.links_to;
+        let leading_to = |store: SocketAddr| match &links_to {
+            Some(elsewhere) => elsewhere.clone(),
+            None => format!("http://{store}"),
+        };
+        let store = Store::new(leading_to(data_address), site.clone(), random()?);
         let atlas = atlas::Atlas::new(
             base_url.clone(),
             format!("http://{restores_address}"),
@@ -290,10 +292,7 @@ impl Sim {
         if let Some(account) = builder.ucloud {
             let (api, api_address) = serve::listen(loopback(0)).await?;
             let (data, data_address) = serve::listen(loopback(0)).await?;
-            let (base, store) = (
-                format!("http://{api_address}"),
-                format!("http://{data_address}"),
-            );
+            let (base, store) = (format!("http://{api_address}"), leading_to(data_address));
             let cloud = ucloud::Ucloud::new(base, store, site.clone(), account)?;
             let api_router =
                 gated(cloud.router(), |_| Side::Api).nest("/_sim", control::ucloud(cloud.clone()));

@@ -12,6 +12,7 @@
 pub(crate) mod fake;
 mod health;
 mod inodes;
+mod leaves;
 mod listing;
 mod node;
 mod walk;
@@ -32,6 +33,7 @@ use node::Sketch;
 
 pub use health::ProviderHealth;
 pub use inodes::ROOT;
+pub use leaves::{Leaf, Leaves};
 pub use node::{Child, FileNode, Found, MetaFile, Node};
 
 /// How long the kernel may believe a name that only a new configuration can change.

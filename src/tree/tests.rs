@@ -53,6 +53,37 @@ async fn all(tree: &Tree) -> Vec<(String, u64)> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_pattern_found_need_not_all_have_what_follows_it() {
+    let empty = Fake::default();
+    empty.state().instances = vec![instance("c1")];
+    let clock: SharedClock = Arc::new(SystemClock);
+    let tree = Tree::new(
+        vec![
+            (Arc::from("a"), Fake::small() as Arc<dyn Provider>),
+            (Arc::from("b"), Arc::new(empty) as Arc<dyn Provider>),
+        ],
+        TreeOptions {
+            list_ttl: TTL,
+            patience: TTL,
+            events: Events::new(Arc::clone(&clock)),
+        },
+        clock,
+    );
+    let found = tree.matching("*/*/latest").await.unwrap();
+    let paths: Vec<String> = found.iter().map(|child| tree.path(child.ino)).collect();
+    assert_eq!(paths, ["/a/c0/20240102T000000Z-b3"]);
+    for (pattern, words) in [
+        ("*/*/nothing", "nothing matches"),
+        ("*/c0/latest/rs0/rs0.archive.gz/below", "nothing matches"),
+        ("b/c1/latest", "there is no latest"),
+    ] {
+        let error = tree.matching(pattern).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{pattern}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn shows_providers_instances_backups_shards_and_files() {
     let fake = Fake::small();
     let tree = tree(&fake);

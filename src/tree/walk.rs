@@ -39,6 +39,7 @@ impl Tree {
     /// malformed pattern.
     pub async fn matching(&self, pattern: &str) -> Result<Vec<Child>> {
         let mut found = vec![self.resolve("").await?];
+        let mut is_exact = true;
         for part in pattern.split('/').filter(|part| !part.is_empty()) {
             let glob = Pattern::new(part).map_err(|error| {
                 let words = format!("{}: {}", names::display(part), error.msg);
@@ -47,7 +48,14 @@ impl Tree {
             let mut below = Vec::new();
             for node in &found {
                 if Pattern::escape(part) == part {
-                    below.push(self.follow(node.ino, part).await?);
+                    match self.follow(node.ino, part).await {
+                        Ok(child) => below.push(child),
+                        // Of what a pattern found, some may lack what follows it.
+                        Err(error)
+                            if !is_exact
+                                && matches!(error.kind(), Kind::NotFound | Kind::NotDirectory) => {}
+                        Err(error) => return Err(error),
+                    }
                 } else if node.node.is_directory() {
                     let children = self.children(node.ino).await?;
                     let named = children.iter().filter(|child| {
@@ -56,6 +64,7 @@ impl Tree {
                     below.extend(named.cloned());
                 }
             }
+            is_exact &= Pattern::escape(part) == part;
             found = below;
         }
         if found.is_empty() {

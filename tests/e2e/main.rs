@@ -11,7 +11,9 @@ mod crowd;
 mod dedicated;
 #[path = "../support/dice.rs"]
 mod dice;
+mod doctor;
 mod documents;
+mod get;
 mod hangs;
 mod links;
 mod looking;

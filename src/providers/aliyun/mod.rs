@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use self::bucket::Bucket;
 use self::client::Client;
@@ -35,9 +36,9 @@ use crate::clock::SharedClock;
 use crate::config::{AliyunConfig, ArchiveFormat, Network, ProviderConfig};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Found, Instance, Link, Origin, RemoteFile, ShardRef, Task, TaskState};
-use crate::providers::Provider;
 use crate::providers::http::Api;
 use crate::providers::objects::Keys;
+use crate::providers::{Provider, Step};
 
 /// One Alibaba Cloud account.
 #[derive(Debug)]
@@ -185,6 +186,19 @@ impl Provider for Aliyun {
 
     fn ends_with_link(&self) -> bool {
         self.bucket.is_none()
+    }
+
+    fn permission(&self, step: Step) -> Option<&'static str> {
+        Some(match step {
+            Step::Instances => "dds:DescribeDBInstances",
+            Step::Backups => "dds:DescribeBackups",
+            Step::FindTask | Step::Link => "dbs:DescribeDownloadTask",
+            Step::Create => "dbs:CreateDownload",
+        })
+    }
+
+    fn cloud_time(&self) -> Option<Timestamp> {
+        Some(self.client.api.now())
     }
 }
 

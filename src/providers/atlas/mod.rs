@@ -24,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use self::auth::Auth;
 use self::client::Client;
@@ -39,8 +40,8 @@ use crate::model::{
     Backup, Facts, Found, Instance, Link, LinkMode, Origin, RemoteFile, ShardRef, Size, Task,
     TaskState,
 };
-use crate::providers::Provider;
 use crate::providers::http::{Api, Budget};
+use crate::providers::{Provider, Step};
 use crate::secret::Secret;
 
 /// One Atlas project.
@@ -236,6 +237,18 @@ impl Provider for Atlas {
         let service = convert::service(&of.instance)?;
         let shared = self.dedicated.is_shared(service, &of.instance.id);
         shared.then(|| format!("{}/{}", of.instance.id, of.backup.id))
+    }
+
+    fn permission(&self, step: Step) -> Option<&'static str> {
+        Some(match step {
+            Step::Instances => "Project Read Only",
+            Step::Backups | Step::FindTask | Step::Link => "Project Backup Manager",
+            Step::Create => "Project Backup Export Operator, or Project Owner for M2 and M5",
+        })
+    }
+
+    fn cloud_time(&self) -> Option<Timestamp> {
+        Some(self.client.api.now())
     }
 }
 

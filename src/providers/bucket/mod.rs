@@ -14,6 +14,7 @@ mod store;
 mod times;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use self::folders::Folders;
 use self::pbm::Pbm;
@@ -22,7 +23,7 @@ use crate::clock::SharedClock;
 use crate::config::{BucketConfig, Layout, ProviderConfig};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Backup, Found, Instance, Link, RemoteFile, ShardRef, Task};
-use crate::providers::Provider;
+use crate::providers::{Provider, Step};
 
 /// One bucket.
 #[derive(Debug)]
@@ -104,6 +105,17 @@ impl Provider for Bucket {
 
     fn refusal_hint(&self) -> Option<&'static str> {
         Some("the keys must be allowed to read objects, not only to list them")
+    }
+
+    fn permission(&self, step: Step) -> Option<&'static str> {
+        match step {
+            Step::Instances | Step::Backups => self.store.listing_permission(),
+            Step::Link | Step::FindTask | Step::Create => None,
+        }
+    }
+
+    fn cloud_time(&self) -> Option<Timestamp> {
+        self.store.cloud_time()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use opendal::options::ListOptions;
 use opendal::raw::oio::{List, ReadStream};
 use opendal::raw::{OpList, OpPresign, OpRead, Service, Servicer};
@@ -72,6 +72,15 @@ impl Remote {
             // Google's JSON listing tells other tags than its XML downloads.
             tells_etags: service != BucketService::Gcs,
         })
+    }
+
+    pub(super) fn service(&self) -> BucketService {
+        self.apis.service
+    }
+
+    /// The time by the store's clock.
+    pub(super) fn cloud_time(&self) -> Timestamp {
+        self.apis.now()
     }
 
     /// What one operation sends its requests by.

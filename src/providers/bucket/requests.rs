@@ -57,6 +57,11 @@ impl Apis {
         })
     }
 
+    /// The time by the store's clock.
+    pub(super) fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
     /// The configured budget, for one operation.
     pub(super) fn budget(&self) -> Budget {
         self.store.budget()

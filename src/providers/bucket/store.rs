@@ -8,7 +8,7 @@ use super::local::Local;
 use super::remote::Remote;
 use super::requests::Sender;
 use crate::clock::SharedClock;
-use crate::config::{BucketConfig, ProviderConfig};
+use crate::config::{BucketConfig, BucketService, ProviderConfig};
 use crate::error::{Error, Kind, Result, one_line};
 use crate::model::{Facts, Link, Origin, RemoteFile, Size};
 
@@ -84,6 +84,29 @@ impl Store {
         match common.directory() {
             Some(directory) => Ok(Store::Local(Local::new(directory))),
             None => Remote::new(common, config, clock).map(Store::Remote),
+        }
+    }
+
+    /// What it takes to list, as the store's console names it.
+    pub(super) fn listing_permission(&self) -> Option<&'static str> {
+        match self {
+            Store::Remote(remote) => Some(match remote.service() {
+                BucketService::S3 => "s3:ListBucket",
+                BucketService::Cos => "cos:GetBucket",
+                BucketService::Oss => "oss:ListObjects",
+                BucketService::Gcs => "storage.objects.list",
+                BucketService::Azblob => "list (`l`) on the container",
+                BucketService::Fs => return None,
+            }),
+            Store::Local(_) => None,
+        }
+    }
+
+    /// The time by the store's clock.
+    pub(super) fn cloud_time(&self) -> Option<Timestamp> {
+        match self {
+            Store::Remote(remote) => Some(remote.cloud_time()),
+            Store::Local(_) => None,
         }
     }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use tracing::debug;
 
 use self::client::{Action, Client, Keys};
@@ -29,8 +30,8 @@ use crate::model::{
     Backup, Facts, Found, Instance, Link, LinkMode, Origin, RemoteFile, ShardRef, Size, Task,
     TaskState,
 };
-use crate::providers::Provider;
 use crate::providers::http::{Api, Budget};
+use crate::providers::{Provider, Step};
 
 /// How many tasks may follow at once one that failed.
 const RECREATIONS: u32 = 3;
@@ -335,6 +336,19 @@ impl Provider for Tencent {
         Some(
             "links into Tencent's private network work only from 10.0.0.0/8, 172.16.0.0/16, 172.20.0.0/16, 172.24.0.0/16, 172.27.0.0/16 and 192.168.0.0/16, and a sub-account needs the permission to download backups",
         )
+    }
+
+    fn permission(&self, step: Step) -> Option<&'static str> {
+        Some(match step {
+            Step::Instances => "mongodb:DescribeDBInstances",
+            Step::Backups => "mongodb:DescribeDBBackups",
+            Step::FindTask | Step::Link => "mongodb:DescribeBackupDownloadTask",
+            Step::Create => "mongodb:CreateBackupDownloadTask",
+        })
+    }
+
+    fn cloud_time(&self) -> Option<Timestamp> {
+        Some(self.client.api.now())
     }
 }
 

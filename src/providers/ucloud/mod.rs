@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::try_join;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
@@ -33,8 +33,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{
     Backup, Facts, Found, Instance, Link, Origin, RemoteFile, ShardRef, Size, Task,
 };
-use crate::providers::Provider;
 use crate::providers::http::{Api, Budget};
+use crate::providers::{Provider, Step};
 
 /// A shorter life may be refused: the least, and the default, of links to backups in UCloud's other
 /// databases (`DescribeUDBInstanceBackupURL`).
@@ -283,6 +283,19 @@ impl Provider for Ucloud {
 
     fn refusal_hint(&self) -> Option<&'static str> {
         Some("an intranet link works only inside UCloud, in the region of the backup")
+    }
+
+    fn permission(&self, step: Step) -> Option<&'static str> {
+        match step {
+            Step::Instances => Some(Action::Instances.name()),
+            Step::Backups => Some(Action::Backups.name()),
+            Step::Link => Some(Action::Link.name()),
+            Step::FindTask | Step::Create => None,
+        }
+    }
+
+    fn cloud_time(&self) -> Option<Timestamp> {
+        Some(self.client.api.now())
     }
 }
 

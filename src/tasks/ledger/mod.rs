@@ -16,6 +16,7 @@ mod open;
 mod owner;
 mod place;
 mod record;
+mod repair;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use owner::Owner;
 
 pub(crate) use record::word;
 pub use record::{ArtifactRecord, Intent, Record};
+pub use repair::Repaired;
 
 /// The open ledger. Cheap to clone; reads come from memory, writes leave the caller's thread.
 #[derive(Debug, Clone)]

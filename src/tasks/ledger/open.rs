@@ -67,7 +67,7 @@ impl Ledger {
             let _ = fill(&db, &mut mirror);
         }
         let closed = format!(
-            "the task ledger {file} {fault}: no download task is created, existing ones are used. \
+            "the task ledger {file} {fault}: no download task is created, existing ones are used; \
              {cure}",
             file = place.file().display(),
             cure = fault.cure(),
@@ -98,26 +98,26 @@ impl Ledger {
 
 /// Why a file cannot serve as a ledger.
 #[derive(Debug)]
-struct Fault {
+pub(super) struct Fault {
     words: String,
     /// Whether the file itself is at fault, rather than what surrounds it.
-    damaged: bool,
+    pub(super) damaged: bool,
 }
 
 impl Fault {
-    fn damage(words: impl Into<String>) -> Self {
+    pub(super) fn damage(words: impl Into<String>) -> Self {
         Fault {
             words: words.into(),
             damaged: true,
         }
     }
 
-    fn cure(&self) -> &'static str {
+    pub(super) fn cure(&self) -> &'static str {
         match self.damaged {
-            false => "Once that is put right, start again",
+            false => "once that is put right, start again",
             true => {
-                "To repair it, end this program, move that file and the -wal and -shm beside it \
-                 elsewhere and start again: existing tasks are adopted"
+                "end every mount and run `mongo-backupfs doctor --repair-ledger`: it keeps what can be \
+                 read, and existing tasks are adopted"
             }
         }
     }
@@ -175,7 +175,7 @@ fn read_write(place: &Place) -> std::result::Result<(Connection, Mirror), Fault>
 }
 
 /// Reads the file, and makes none beside it where there is none.
-fn read_only(place: &Place) -> std::result::Result<Mirror, Fault> {
+pub(super) fn read_only(place: &Place) -> std::result::Result<Mirror, Fault> {
     // Without a log nobody has it open, and `immutable` keeps SQLite from making one.
     let immutable = match place.log().exists() {
         true => "",

@@ -73,6 +73,13 @@ pub(super) fn is_alive(dir: &Path, name: &str) -> bool {
     }
 }
 
+/// The name of an owner that lives, if one does.
+pub(super) fn any_alive(dir: &Path) -> Option<String> {
+    let entries = fs::read_dir(dir).ok()?;
+    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.find(|name| is_alive(dir, name))
+}
+
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();

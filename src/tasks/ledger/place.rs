@@ -84,6 +84,30 @@ impl Place {
         Ok(())
     }
 
+    /// Checks the place like [`Place::prepare`] and [`Place::is_there`] and changes nothing.
+    pub(super) fn examine(&self) -> Result<()> {
+        let dir = &self.dir;
+        if fs::symlink_metadata(dir).is_err() {
+            let above = dir.ancestors().find(|above| above.is_dir());
+            let above = above.unwrap_or(Path::new("/"));
+            return writable(above).map_err(|error| unreadable(dir, &error));
+        }
+        let meta = self.inspect(dir, "a directory", Metadata::is_dir)?;
+        let foreign = || self.holds_foreign_files();
+        if meta.mode() & OTHERS_WRITE != 0 && foreign().map_err(|e| unreadable(dir, &e))? {
+            return Err(too_open(dir, "700"));
+        }
+        writable(dir).map_err(|error| unreadable(dir, &error))?;
+        let file = self.file();
+        if fs::symlink_metadata(&file).is_ok() {
+            let meta = self.inspect(&file, "a regular file", Metadata::is_file)?;
+            if meta.mode() & OTHERS_WRITE != 0 {
+                return Err(too_open(&file, "600"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the database is there; it is checked and closed to others.
     pub(super) fn is_there(&self) -> Result<bool> {
         let file = self.file();
@@ -181,6 +205,10 @@ fn fill(draft: &Path) -> rusqlite::Result<()> {
     db.pragma_update(None, "synchronous", "FULL")?;
     schema::migrate(&mut db)?;
     db.close().map_err(|(_, error)| error)
+}
+
+fn writable(dir: &Path) -> io::Result<()> {
+    Ok(rustix::fs::access(dir, rustix::fs::Access::WRITE_OK)?)
 }
 
 fn close(path: &Path, mode: u32) -> Result<()> {

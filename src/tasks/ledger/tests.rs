@@ -373,6 +373,57 @@ async fn what_a_damaged_file_still_tells_is_used() {
 }
 
 #[tokio::test]
+async fn case_11_a_damaged_file_is_made_anew_from_what_it_tells() {
+    let dir = filled().await;
+    assert_eq!(Ledger::examine(dir.path()).unwrap(), Some(2));
+    assert_eq!(Ledger::repair(dir.path()).unwrap(), None, "it is whole");
+    let (tasks, _, created) = contents(&open(dir.path()));
+    let file = dir.path().join("ledger.sqlite3");
+    let held = open(dir.path());
+    let db = Connection::open(&file).unwrap();
+    db.execute("UPDATE artifacts SET size = 7", []).unwrap();
+    drop(db);
+
+    let error = Ledger::examine(dir.path()).unwrap_err();
+    assert!(
+        error.to_string().contains("doctor --repair-ledger"),
+        "{error}"
+    );
+    let error = Ledger::repair(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Environment, "{error}");
+    drop(held);
+    let damaged = fs::read(&file).unwrap();
+    let repaired = Ledger::repair(dir.path()).unwrap().unwrap();
+    assert_eq!((repaired.tasks, repaired.artifacts), (2, 0));
+    assert_eq!(fs::read(&repaired.moved_to).unwrap(), damaged);
+    let ledger = open(dir.path());
+    assert_eq!(
+        contents(&ledger),
+        (tasks, None, created),
+        "an open intent is not forgotten"
+    );
+    assert_eq!(ledger.created_in_day(now() + hours(1)).await, 2);
+}
+
+#[tokio::test]
+async fn case_11_whatever_is_cut_off_a_file_it_can_be_made_anew() {
+    let dir = filled().await;
+    let file = dir.path().join("ledger.sqlite3");
+    let whole = fs::read(&file).unwrap();
+    for (number, length) in (1..).zip([0, 100, 4096, 9000, whole.len() - 1]) {
+        fs::write(&file, &whole[..length]).unwrap();
+        let repaired = Ledger::repair(dir.path()).unwrap().unwrap();
+        assert!(repaired.tasks <= 2, "cut to {length}");
+        assert!(
+            repaired
+                .moved_to
+                .ends_with(format!("ledger.sqlite3.damaged-{number}"))
+        );
+        open(dir.path());
+    }
+}
+
+#[tokio::test]
 async fn other_files_are_not_taken_for_a_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ledger.sqlite3");
