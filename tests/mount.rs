@@ -1,8 +1,12 @@
 //! The binary mounted for real over simulated clouds: life and death of a mount, what programs do
 //! with its files, and signals to those who wait.
 
+#[path = "support/canary.rs"]
+mod canary;
 #[path = "support/mounted.rs"]
 mod mounted;
+#[path = "mount/process.rs"]
+mod process;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -711,55 +715,4 @@ fn a_demo_that_nobody_listens_to_leaves_no_mount_behind() {
     drop(demo.stdout.take());
     wait(&mut demo, Duration::from_secs(20));
     assert!(!is_mounted(&fs::canonicalize(dir.path()).unwrap()));
-}
-
-/// As root, in a mount namespace of its own where everybody may open /dev/fuse, as is usual.
-#[test]
-fn an_ordinary_user_mounts_through_fusermount3() {
-    need_fuse!();
-    if !rustix::process::geteuid().is_root() {
-        // All the tests of this file ran as an ordinary user.
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).unwrap();
-    let binary = dir.path().join("mongo-backupfs");
-    fs::copy(env!("CARGO_BIN_EXE_mongo-backupfs"), &binary).unwrap();
-    let config = "[[provider]]\nname = \"a\"\nkind = \"atlas\"\nproject_id = \"571c390a7cea7e4dbf32b625\"\n\
-                  public_key = \"p\"\nprivate_key = \"q\"\nendpoint = \"http://127.0.0.1:9\"\nallow_http = true\n";
-    fs::write(dir.path().join("config"), config).unwrap();
-    fs::set_permissions(dir.path().join("config"), fs::Permissions::from_mode(0o600)).unwrap();
-    std::os::unix::fs::chown(dir.path().join("config"), Some(65534), None).unwrap();
-    fs::write(
-        dir.path().join("user"),
-        "set -e; export HOME=$PWD TMPDIR=$PWD MONGO_BACKUPFS_CONFIG=$PWD/config\n\
-         ./mongo-backupfs demo --check\n\
-         mkdir mnt; mkfifo out; ./mongo-backupfs mount mnt > out & read line < out; echo $line\n\
-         grep mongo-backupfs /proc/self/mountinfo; ls mnt; ./mongo-backupfs unmount mnt; wait $!\n\
-         ! grep mongo-backupfs /proc/self/mountinfo; rmdir mnt; echo all done\n",
-    )
-    .unwrap();
-    let script = "set -e; umask 0; mknod \"$1/fuse\" c 10 229; chmod 666 \"$1/fuse\"\n\
-                  mount --bind \"$1/fuse\" /dev/fuse; cd \"$1\"\n\
-                  exec setpriv --reuid=65534 --regid=65534 --clear-groups sh user";
-    let user = Command::new("unshare")
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            script,
-            "sh",
-        ])
-        .arg(dir.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&user.stdout);
-    let errors = String::from_utf8_lossy(&user.stderr);
-    assert!(user.status.success(), "{said}\n{errors}");
-    assert!(
-        said.contains("mnt is ready") && said.contains("all done"),
-        "{said}\n{errors}"
-    );
 }

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hanging_disk_gives_up_what_waits_and_recovers() {
+    fn case_43_a_hanging_disk_gives_up_what_waits_and_recovers() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), 1 << 30).unwrap();
         let [a, b] = ["a", "b"].map(|file| cache.artifact(&key(file), &version("1", 1)));

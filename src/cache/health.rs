@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_minute() {
+    fn case_43_pauses_double_up_to_a_minute() {
         let mut course = Course::default();
         let mut now = Instant::now();
         assert!(course.may_write(now));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_failures_is_one_failure() {
+    fn case_43_a_burst_of_failures_is_one_failure() {
         let mut course = Course::default();
         let now = Instant::now();
         assert!(course.failed(now));

@@ -78,14 +78,15 @@ impl Memory {
 
     fn at(&self, offset: usize) -> *mut MaybeUninit<u8> {
         assert!(offset <= self.start.len());
-        // SAFETY: within the allocation, or one past its end.
+        // SAFETY: within the allocation, or one past its end, as was just asserted.
         unsafe { self.start.as_ptr().cast::<MaybeUninit<u8>>().add(offset) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: leaked from a box in `new`, and nobody else refers to it any more.
+        // SAFETY: leaked from a box in `new`. The slab and each piece own a share of this memory, and
+        // what they lend does not outlive them, so that nobody refers to it any more.
         let raw = unsafe { Box::from_raw(self.start.as_ptr()) };
         self.home.give_back(raw);
     }
@@ -114,7 +115,8 @@ impl Slab {
     /// What was written but not handed out yet.
     pub(super) fn written(&self) -> &[u8] {
         let start = self.memory.at(self.handed);
-        // SAFETY: within the allocation, initialised, and written again by nobody.
+        // SAFETY: `handed..filled` lies within the allocation and is initialised; to write takes the
+        // slab mutably, and bytes before `filled` are never written again.
         unsafe { std::slice::from_raw_parts(start.cast(), self.pending()) }
     }
 
@@ -131,9 +133,10 @@ impl Slab {
         read: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> Result<&'a mut [u8], E>,
     ) -> Result<usize, E> {
         let spare = self.spare();
-        let start: *const MaybeUninit<u8> = spare.as_ptr();
+        let (start, room) = (spare.as_ptr().cast::<u8>(), spare.len());
         let written = read(spare)?;
-        assert!(std::ptr::eq(written.as_ptr(), start.cast()));
+        // Initialised, as its type says, and a part of the spare bytes: what follows rests on it.
+        assert!(std::ptr::eq(written.as_ptr(), start) && written.len() <= room);
         let written = written.len();
         self.filled += written;
         Ok(written)

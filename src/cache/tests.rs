@@ -459,7 +459,7 @@ fn case_41_kill_9_loses_nothing_durable() {
 }
 
 #[test]
-fn space_of_blocks_that_a_crash_lost_is_given_back() {
+fn case_41_space_of_blocks_that_a_crash_lost_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(18, 64 * BLOCK_SIZE + 9);
     let cache = open(dir.path());
@@ -499,7 +499,7 @@ fn blocks_become_durable_by_themselves() {
 }
 
 #[test]
-fn a_map_ahead_of_its_data_is_not_believed() {
+fn case_41_a_map_ahead_of_its_data_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(8, 4 * BLOCK_SIZE);
     let cache = open(dir.path());
@@ -515,8 +515,74 @@ fn a_map_ahead_of_its_data_is_not_believed() {
     store(&cache, &sample);
 }
 
+/// What the disk may hold at any moment between two steps of storing, evicting, removing or handing
+/// on an artifact, and after a power cut also what was written but not synced.
 #[test]
-fn the_map_of_another_version_is_not_believed() {
+fn case_41_whatever_step_a_crash_interrupts_what_is_left_is_true_or_missing() {
+    let whole = |path: &Path| File::options().write(true).open(path).unwrap();
+    type Interrupt<'a> = &'a dyn Fn(&Path, &Path);
+    let moments: [(&str, u64, Interrupt<'_>); 9] = [
+        ("the data file was made", 0, &|data, map| {
+            fs::remove_file(map).unwrap();
+            whole(data).set_len(0).unwrap();
+        }),
+        ("it has its length", 0, &|data, map| {
+            fs::remove_file(map).unwrap();
+            whole(data).set_len(0).unwrap();
+            whole(data).set_len(6 * BLOCK_SIZE).unwrap();
+        }),
+        ("the map was made", 0, &|_, map| {
+            whole(map).set_len(0).unwrap()
+        }),
+        ("its header is half written", 0, &|_, map| {
+            whole(map).set_len(2048).unwrap();
+        }),
+        ("blocks are written but not in the map", 0, &|_, map| {
+            whole(map).set_len(4096).unwrap();
+        }),
+        ("an entry is half written", 2, &|_, map| {
+            whole(map).set_len(4096 + 2 * 8 + 5).unwrap();
+        }),
+        ("blocks left the map but not the disk", 4, &|_, map| {
+            whole(map).write_all_at(&[0; 16], 4096 + 8).unwrap();
+        }),
+        ("the map is gone and the data renamed", 0, &|data, map| {
+            fs::remove_file(map).unwrap();
+            fs::rename(data, data.with_extension("gone")).unwrap();
+        }),
+        ("the data was never synced", 3, &|data, _| {
+            let zeros = vec![0; 3 * BLOCK_SIZE as usize];
+            whole(data).write_all_at(&zeros, 3 * BLOCK_SIZE).unwrap();
+        }),
+    ];
+    for (moment, left, interrupt) in moments {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = Sample::new(34, 6 * BLOCK_SIZE);
+        let cache = open(dir.path());
+        store(&cache, &sample);
+        drop(cache);
+        let [data, map] = ["data", "map"].map(|suffix| sample.path(dir.path(), suffix));
+        interrupt(&data, &map);
+        let cache = open(dir.path());
+        let artifact = sample.open(&cache);
+        assert_eq!(sample.readable(&artifact), left, "{moment}");
+        for block in (0..6).filter(|block| !artifact.has(*block)) {
+            assert!(sample.write(&artifact, block), "{moment}");
+        }
+        flush(&cache);
+        drop((artifact, cache));
+        let cache = open(dir.path());
+        assert_eq!(sample.readable(&sample.open(&cache)), 6, "{moment}");
+        wait_until("swept", || !data.with_extension("gone").exists());
+        assert!(
+            disk(&dir.path().join("v1")) <= 6 * BLOCK_SIZE + MIB / 4,
+            "{moment}"
+        );
+    }
+}
+
+#[test]
+fn case_42_the_map_of_another_version_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (Sample::new(9, MIB), Sample::new(10, MIB));
     let cache = open(dir.path());
@@ -676,7 +742,7 @@ fn case_47_other_versions_of_the_format_leave_first() {
 }
 
 #[test]
-fn a_cache_too_small_for_a_block_caches_nothing() {
+fn case_48_a_cache_too_small_for_a_block_caches_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let cache = open_greedy(dir.path(), BLOCK_SIZE);
     let sample = Sample::new(16, MIB);
@@ -685,7 +751,7 @@ fn a_cache_too_small_for_a_block_caches_nothing() {
 }
 
 #[test]
-fn free_space_is_left_to_others() {
+fn case_43_free_space_is_left_to_others() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open_with(dir.path(), 1 << 30, |total| total).unwrap();
     let sample = Sample::new(17, MIB);
@@ -698,7 +764,7 @@ fn free_space_is_left_to_others() {
 }
 
 #[test]
-fn opening_does_not_wait_for_the_scan() {
+fn case_48_opening_does_not_wait_for_the_scan() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let one = dir.path().join("one");
@@ -814,7 +880,7 @@ fn what_an_earlier_run_left_is_proven_before_it_is_lent() {
 }
 
 #[test]
-fn a_damaged_file_is_not_lent_until_it_is_repaired() {
+fn case_42_a_damaged_file_is_not_lent_until_it_is_repaired() {
     let dir = tempfile::tempdir().unwrap();
     let sample = Sample::new(52, 40 * BLOCK_SIZE);
     let cache = open(dir.path());
@@ -851,7 +917,7 @@ fn a_damaged_file_is_not_lent_until_it_is_repaired() {
 }
 
 #[test]
-fn what_is_lent_stays_whole() {
+fn case_48_what_is_lent_stays_whole() {
     let dir = tempfile::tempdir().unwrap();
     let cache = open_greedy(dir.path(), 12 * MIB);
     let (sample, other) = (Sample::new(53, 6 * MIB), Sample::new(54, 40 * MIB));
@@ -948,7 +1014,7 @@ fn case_43_a_full_disk_fails_no_reader_and_is_used_again_when_it_has_space() {
 }
 
 #[test]
-fn a_filesystem_without_room_for_files_fails_no_reader() {
+fn case_43_a_filesystem_without_room_for_files_fails_no_reader() {
     let Some(tmpfs) = Tmpfs::mount("size=16M,nr_inodes=6") else {
         return;
     };
@@ -1011,7 +1077,7 @@ proptest! {
     /// Whatever happens, a read is a miss or the truth; and without eviction, forgetting, damage
     /// or a crash it is the truth.
     #[test]
-    fn reads_are_true_or_misses(
+    fn case_42_reads_are_true_or_misses(
         steps in proptest::collection::vec(step(), 1..60), small: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();

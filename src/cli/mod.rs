@@ -25,7 +25,12 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Environment, MountArgs, locate};
 use crate::error::{Error, Kind, Result};
+use crate::mount::shield;
 use crate::observe::logs::{self, Color, LogFormat, LogLevel};
+
+/// The variable by which whoever looks for a bug lets core files and debuggers show the memory of this
+/// process, credentials included.
+const DEBUGGABLE: &str = "MONGO_BACKUPFS_DEBUGGABLE";
 
 /// Every backup of every managed MongoDB you own, as a plain read-only directory tree.
 #[derive(Debug, Parser)]
@@ -158,8 +163,16 @@ impl Context {
         locate(self.global.config.as_deref(), &self.environment)
     }
 
-    /// The configuration, with `flags` over the environment over the file.
+    /// The configuration, with `flags` over the environment over the file. The secrets in it are
+    /// shielded from core files and debuggers from now on, unless [`DEBUGGABLE`] is 1.
     fn config(&self, flags: &MountArgs) -> Result<Config> {
+        if self
+            .environment
+            .get(DEBUGGABLE)
+            .is_none_or(|value| value != "1")
+        {
+            shield();
+        }
         Config::load(&self.config_path()?, flags, &self.environment)
     }
 

@@ -1,4 +1,4 @@
-//! What the serving process does for its own safety: it holds credentials and many files.
+//! What a process does for its own safety that holds credentials, and many files.
 //!
 //! Failures are logged and not fatal: a mount without them is still a mount.
 
@@ -8,9 +8,10 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 
-/// No core file and no debugger may show the credentials in memory; as many files may be open as
-/// the system allows; a panic is one log line.
-pub(crate) fn harden() {
+/// No core file and no debugger may show the credentials in memory, and a panic is one log line
+/// without the words that may hold some: to be called before any secret is read.
+pub(crate) fn shield() {
+    panic::set_hook(Box::new(log_panic));
     let no_core = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -21,6 +22,10 @@ pub(crate) fn harden() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "the process's memory cannot be shielded from debuggers");
     }
+}
+
+/// As many files may be open as the system allows.
+pub(crate) fn raise_open_files() {
     let files = getrlimit(Resource::Nofile);
     let all_files = Rlimit {
         current: files.maximum,
@@ -29,7 +34,6 @@ pub(crate) fn harden() {
     if let Err(error) = setrlimit(Resource::Nofile, all_files) {
         tracing::debug!(%error, "the limit of open files cannot be raised");
     }
-    panic::set_hook(Box::new(log_panic));
 }
 
 /// Where it happened, without its words: they may show a link or a key.

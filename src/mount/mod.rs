@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub(crate) use self::hardening::shield;
 use self::preflight::Machine;
 pub use self::preflight::{dead, filesystem_of, fitness, passthrough};
 pub use self::report::{Report, ask, mountpoints, serving};
@@ -44,7 +45,7 @@ const READ_AHEAD_KIB: u64 = 1024;
 /// when it is ready. Makes the process's runtime; nothing else may run in it.
 pub fn run(config: &Config, mountpoint: &Path) -> Result<()> {
     let place = preflight::check(&config.mount, mountpoint, &Machine::this())?;
-    hardening::harden();
+    hardening::raise_open_files();
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;

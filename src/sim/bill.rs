@@ -1,8 +1,11 @@
-//! The bill: what the clients of the simulated clouds asked for and what it would have cost.
+//! The bill: what the clients of the simulated clouds asked for and what it would have cost; and the
+//! secrets: what they were told in confidence.
 //!
-//! A [`Meter`] is shared by every host; [`Bill`] is a copy of its counters at one moment.
+//! A [`Meter`] is shared by every host; [`Bill`] is a copy of its counters at one moment,
+//! [`Secrets`] a view of what was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -56,14 +59,81 @@ impl Bill {
     }
 }
 
-/// The shared counters.
+/// What must never be seen outside of the requests that need it. Cheap to clone; what is told later
+/// shows in every clone.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    credentials: BTreeSet<String>,
+    proofs: BTreeSet<String>,
+}
+
+impl Secrets {
+    /// The accounts' keys, and the tokens and nonces given out so far.
+    pub fn credentials(&self) -> Vec<String> {
+        self.told().credentials.iter().cloned().collect()
+    }
+
+    /// What makes each signed link given out so far good: its signature, or the part of its path that
+    /// cannot be guessed.
+    pub fn proofs(&self) -> Vec<String> {
+        self.told().proofs.iter().cloned().collect()
+    }
+
+    /// Adds a credential.
+    pub fn add(&self, credential: &str) {
+        if !credential.is_empty() {
+            self.told().credentials.insert(credential.to_owned());
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+impl super::Sim {
+    /// What was told in confidence so far and must be seen nowhere.
+    pub fn secrets(&self) -> Secrets {
+        self.site.meter.secrets().clone()
+    }
+}
+
+/// The shared counters and secrets.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meter(Arc<Mutex<Bill>>);
+pub(super) struct Meter {
+    bill: Arc<Mutex<Bill>>,
+    secrets: Secrets,
+}
 
 impl Meter {
     /// The counters, for a short update or a copy.
     pub(super) fn bill(&self) -> MutexGuard<'_, Bill> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was told in confidence.
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Counts a link that was signed, and notes what proves it.
+    pub(super) fn signed(&self, proof: &str) {
+        self.bill().links_signed += 1;
+        self.secrets.told().proofs.insert(proof.to_owned());
+    }
+
+    /// Notes what proves a link that is not signed but cannot be guessed.
+    pub(super) fn hidden(&self, proof: &str) {
+        self.secrets.told().proofs.insert(proof.to_owned());
     }
 
     /// Counts a call of `kind`.

@@ -54,8 +54,8 @@ use axum::{Router, middleware};
 use http::Uri;
 use jiff::SignedDuration;
 
-pub use self::bill::Bill;
 use self::bill::Meter;
+pub use self::bill::{Bill, Secrets};
 pub use self::clock::SimClock;
 pub use self::content::Content;
 pub use self::demo::demo_clouds;

@@ -80,11 +80,11 @@ impl Store {
 
     /// A link that reads the object at `key` by GET until `expires`. No two links are equal.
     pub(super) fn sign(&self, key: &str, expires: Timestamp) -> String {
-        self.0.site.meter.bill().links_signed += 1;
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
         let expires = expires.as_millisecond().to_string();
         let path = format!("/{}", utf8_percent_encode(key, ESCAPED));
         let signature = self.signature("GET", &path, &expires, &serial.to_string());
+        self.0.site.meter.signed(&signature);
         format!(
             "{}{path}?expires={expires}&serial={serial}&signature={signature}",
             self.0.base

@@ -36,6 +36,7 @@ const ODD: [&str; 10] = [
 /// A world whose only account is the bucket that `options` describe.
 fn world(service: &str, layout: &str, options: &str) -> World {
     let mut world = World::new(SimBuilder::new());
+    world.sim.secrets().add(s3::KEY);
     world.account = Some(format!(
         "[[provider]]\nname = \"{NAME}\"\nkind = \"bucket\"\nservice = \"{service}\"\n\
          allow_http = true\nretry_budget = \"3s\"\nlayout = \"{layout}\"\n\

@@ -32,21 +32,22 @@ fn content(artifact: u64) -> Content {
     Content::noise(70 + artifact, SIZE)
 }
 
-fn status(world: &World) -> Value {
+/// `status.json`, read through the mount.
+pub fn status(world: &World) -> Value {
     let text = std::fs::read(world.mountpoint.join(".backupfs/status.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
 
-/// The `n`th read of a reader that reads as its number says.
-fn wanted(reader: u64, n: u64) -> Range<u64> {
-    let random = mixed(reader << 32 | n) % SIZE;
+/// The `n`th read of a reader that reads a file of `size` bytes as its number says.
+pub fn wanted(reader: u64, n: u64, size: u64) -> Range<u64> {
+    let random = mixed(reader << 32 | n) % size;
     let (start, len) = match reader % 4 {
-        0 => ((n << 18) % SIZE, 1 << 18),
+        0 => ((n << 18) % size, 1 << 18),
         1 => (random, 4 << 10),
         2 => (random, 1 << 20),
-        _ => (SIZE - 1 - (n << 16) % SIZE, 1 << 16),
+        _ => (size - 1 - (n << 16) % size, 1 << 16),
     };
-    start..(start + len).min(SIZE)
+    start..(start + len).min(size)
 }
 
 /// Reads until `end` and compares; opens anew now and then. Returns how many reads it made.
@@ -57,7 +58,7 @@ fn read_on(reader: u64, path: &Path, content: &Content, end: Instant) -> u64 {
     while Instant::now() < end {
         let file = File::open(path).unwrap();
         for _ in 0..READS_PER_OPEN {
-            let range = wanted(reader, n);
+            let range = wanted(reader, n, SIZE);
             let piece = &mut piece[..(range.end - range.start) as usize];
             let read = file.read_exact_at(piece, range.start);
             read.unwrap_or_else(|error| panic!("reader {reader} at {range:?}: {error}"));

@@ -7,14 +7,18 @@ mod aliyun;
 #[path = "../support/authority.rs"]
 mod authority;
 mod bucket;
+#[path = "../support/canary.rs"]
+mod canary;
 mod crowd;
 mod dedicated;
 #[path = "../support/dice.rs"]
 mod dice;
+mod disks;
 mod doctor;
 mod documents;
 mod get;
 mod hangs;
+mod kills;
 mod links;
 mod looking;
 mod paid;

@@ -1,4 +1,7 @@
 //! A simulated cloud, a configuration and a mount of the built binary, for one test.
+//!
+//! When a world ends, everything its processes printed, showed and left is searched for what its cloud
+//! told in confidence ([`canary`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,9 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mongo_backupfs::sim::atlas::{Cluster, Project, Snapshot, Tier};
-use mongo_backupfs::sim::{Content, Sim, SimBuilder};
+use mongo_backupfs::sim::{Content, Secrets, Sim, SimBuilder};
 use sha2::{Digest, Sha256};
 
+use crate::canary;
 use crate::documents::assert_status_documents;
 
 /// The longest that anything in these tests may take.
@@ -23,6 +27,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROVIDER: &str = "atlas-test";
 /// The cluster that [`World::with_content`] makes.
 pub const CLUSTER: &str = "M2AWS";
+
+/// What all mounts of a world have logged.
+const LOG: &str = "mount.log";
+/// What they and other commands have printed and shown.
+const SHOWN: &str = "shown";
 
 /// A cloud and the places of one mount. Dropping it unmounts and ends the process.
 pub struct World {
@@ -121,6 +130,26 @@ impl World {
         self.command_with(&self.write_config(), args)
     }
 
+    /// Notes what a process printed or showed, for the search at the end.
+    fn note(&self, shown: &[u8]) {
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.dir.path().join(SHOWN));
+        std::io::Write::write_all(&mut file.unwrap(), shown).unwrap();
+    }
+
+    /// Notes what the mount shows of itself now.
+    fn note_documents(&self) {
+        for document in ["status.json", "tasks.json", "metrics", "events.log"] {
+            let path = self.mountpoint.join(".backupfs").join(document);
+            // A mount whose process is gone shows nothing.
+            self.note(&fs::read(path).unwrap_or_default());
+        }
+        let line = format!("/proc/{}/cmdline", self.pid());
+        self.note(&fs::read(line).unwrap_or_default());
+    }
+
     fn command_with(&self, config: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.arg("--config").arg(config).args(args);
@@ -140,7 +169,10 @@ impl World {
 
     /// Runs `mongo-backupfs ARGS` to its end.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        let output = self.command(args).output().unwrap();
+        self.note(&output.stdout);
+        self.note(&output.stderr);
+        output
     }
 
     /// Runs `mongo-backupfs COMMAND ARGS` to its end: what it printed on stdout and stderr, and its
@@ -193,7 +225,9 @@ impl World {
         let host = Host {
             mountpoint,
             process,
-            _dir: dir,
+            dir,
+            secrets: self.sim.secrets(),
+            ledger_keeps_links: self.sim.aliyun().is_some(),
         };
         assert!(line.contains("ready"), "no ready line: {line:?}");
         host
@@ -236,11 +270,12 @@ impl World {
     }
 
     pub fn log_path(&self) -> PathBuf {
-        self.dir.path().join("mount.log")
+        self.dir.path().join(LOG)
     }
 
     /// Asks the mount to end with `signal` and waits for it.
     pub fn stop_with(&mut self, signal: i32) -> ExitStatus {
+        self.note_documents();
         let mut child = self.process.take().expect("mounted");
         kill(child.id(), signal);
         let status = wait(&mut child).expect("the mount ends");
@@ -295,6 +330,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if self.process.is_some() && !thread::panicking() {
+            self.note_documents();
+        }
         if let Some(mut child) = self.process.take() {
             end(&mut child, &self.mountpoint);
         }
@@ -306,7 +344,10 @@ impl Drop for World {
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("--- the last lines of the mount's log ---");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            return;
         }
+        let left = ["cache", "state", SHOWN, LOG].map(|name| self.dir.path().join(name));
+        canary::assert_kept(&self.sim.secrets(), &left, self.sim.aliyun().is_some());
     }
 }
 
@@ -314,12 +355,18 @@ impl Drop for World {
 pub struct Host {
     pub mountpoint: PathBuf,
     process: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+    secrets: Secrets,
+    ledger_keeps_links: bool,
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
         end(&mut self.process, &self.mountpoint);
+        if !thread::panicking() {
+            let left = ["cache", "state"].map(|name| self.dir.path().join(name));
+            canary::assert_kept(&self.secrets, &left, self.ledger_keeps_links);
+        }
     }
 }
 

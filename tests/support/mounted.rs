@@ -1,4 +1,6 @@
 //! The real binary, mounted over simulated clouds, for tests that go through the kernel.
+//!
+//! What its processes log and leave is searched for secrets when a world ends ([`canary`]).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,6 +14,8 @@ use mongo_backupfs::sim::{Content, Sim, SimBuilder};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use crate::canary;
 
 /// Why this machine cannot mount; the caller skips its test and says so.
 pub fn no_fuse() -> Option<&'static str> {
@@ -105,7 +109,10 @@ impl World {
     pub fn mount(&self, settings: &str) -> Mounted {
         let place = self.mountpoint();
         let mut child = self
-            .command(settings, &["mount", place.to_str().unwrap()])
+            .command(
+                settings,
+                &["--log-level", "trace", "mount", place.to_str().unwrap()],
+            )
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -132,6 +139,18 @@ impl World {
         }
     }
 }
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let left = ["cache", "state", LOG].map(|name| self.dir.path().join(name));
+            canary::assert_kept(&self.sim.secrets(), &left, false);
+        }
+    }
+}
+
+/// What all mounts of a world have logged.
+const LOG: &str = "mount.log";
 
 /// A running `mount`. Dropped, it is killed and its mountpoint freed.
 pub struct Mounted {
@@ -183,7 +202,18 @@ impl Mounted {
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> (ExitStatus, String) {
         let status = wait(&mut self.child, limit);
-        (status, self.errors.take().unwrap().join().unwrap())
+        (status, self.take_log())
+    }
+
+    /// What was logged, once the process has ended; kept for the search as well.
+    fn take_log(&mut self) -> String {
+        let log = self.errors.take().map(|errors| errors.join().unwrap());
+        let log = log.unwrap_or_default();
+        let place = self.place.parent().unwrap().join(LOG);
+        let mut file = fs::File::options();
+        let file = file.append(true).create(true).open(place);
+        std::io::Write::write_all(&mut file.unwrap(), log.as_bytes()).unwrap();
+        log
     }
 
     pub fn is_mounted(&self) -> bool {
@@ -195,6 +225,9 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            self.take_log();
+        }
         if self.is_mounted() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             if rustix::mount::unmount(&self.place, flags).is_err() {

@@ -24,7 +24,7 @@ fn plant(dir: &Path, file: &str, sample: &Sample) {
 }
 
 #[test]
-fn a_file_of_a_million_blocks_opens_in_time() {
+fn case_48_a_file_of_a_million_blocks_opens_in_time() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let sample = Sample::new(60, 1_000_000 * BLOCK_SIZE);
@@ -49,7 +49,7 @@ fn a_file_of_a_million_blocks_opens_in_time() {
 }
 
 #[test]
-fn ten_thousand_files_of_a_hundred_blocks_open_in_time() {
+fn case_48_ten_thousand_files_of_a_hundred_blocks_open_in_time() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let sample = Sample::new(61, 100 * BLOCK_SIZE);
@@ -71,7 +71,7 @@ fn ten_thousand_files_of_a_hundred_blocks_open_in_time() {
 }
 
 #[test]
-fn a_small_disk_keeps_its_floor_while_a_large_file_streams_through() {
+fn case_48_a_small_disk_keeps_its_floor_while_a_large_file_streams_through() {
     let Some(tmpfs) = Tmpfs::mount("size=32M") else {
         return;
     };
@@ -98,7 +98,7 @@ fn a_small_disk_keeps_its_floor_while_a_large_file_streams_through() {
 }
 
 #[test]
-fn the_limit_holds_within_one_write_while_many_files_are_read() {
+fn case_48_the_limit_holds_within_one_write_while_many_files_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let limit = 32 * MIB;
     let cache = open_greedy(dir.path(), limit);

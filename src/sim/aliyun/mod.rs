@@ -81,6 +81,13 @@ impl Aliyun {
         };
         let service = key(drawn("STS.")?, drawn("service")?, None);
         let keys = key(drawn("LTAI5t")?, drawn("secret")?, account.token);
+        for each in [&service, &keys] {
+            let secret = Some(each.secret.expose());
+            let token = each.token.as_ref().map(Secret::expose);
+            for part in [secret, token].into_iter().flatten() {
+                site.meter.secrets().add(part);
+            }
+        }
         let own = account.bucket.map(|name| (name, keys.clone()));
         let aliyun = Aliyun(Arc::new(Inner {
             base,

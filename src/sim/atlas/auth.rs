@@ -22,6 +22,7 @@ use super::digest::{self, Nonces, Proof, Standing};
 use super::estate::Account;
 use super::knobs::Knobs;
 use crate::secret::Secret;
+use crate::sim::bill::Secrets;
 
 /// The account's keys and everything issued against them.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Keys {
     pub(super) client_id: String,
     pub(super) client_secret: Secret,
     sessions: Mutex<Sessions>,
+    /// Where the keys and what is issued against them are noted.
+    secrets: Secrets,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +44,8 @@ struct Sessions {
 }
 
 impl Keys {
-    /// The keys of `account`; those it does not name are drawn.
-    pub(super) fn of(account: &Account) -> io::Result<Self> {
+    /// The keys of `account`; those it does not name are drawn. All are noted in `secrets`.
+    pub(super) fn of(account: &Account, secrets: &Secrets) -> io::Result<Self> {
         let bytes = random::<64>()?;
         let drawn = hex(&bytes);
         // Real public keys are eight letters.
@@ -51,7 +54,7 @@ impl Keys {
         let secret = |given: &Option<Secret>, text: String| {
             given.clone().unwrap_or_else(|| Secret::new(text))
         };
-        Ok(Keys {
+        let keys = Keys {
             public: account
                 .public_key
                 .clone()
@@ -66,7 +69,16 @@ impl Keys {
                 format!("mdb_sa_sk_{}", &drawn[64..104]),
             ),
             sessions: Mutex::default(),
-        })
+            secrets: secrets.clone(),
+        };
+        let Keys {
+            public, client_id, ..
+        } = &keys;
+        let (private, client_secret) = (keys.private.expose(), keys.client_secret.expose());
+        for each in [public, private, client_id, client_secret] {
+            secrets.add(each);
+        }
+        Ok(keys)
     }
 
     /// Forgets every nonce and token.
@@ -115,6 +127,7 @@ impl Keys {
         let Ok(nonce) = nonce else {
             return Some(StatusCode::INTERNAL_SERVER_ERROR.into_response());
         };
+        self.secrets.add(&nonce);
         sessions.nonces.issue(nonce.clone(), now);
         Some(answer::challenge(&digest::challenge(&nonce, stale)))
     }
@@ -142,6 +155,7 @@ impl Keys {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
         let token = hex(&bytes);
+        self.secrets.add(&token);
         let mut sessions = self.sessions();
         sessions.tokens.retain(|_, expires| now < *expires);
         sessions

@@ -156,6 +156,7 @@ impl Asked<'_> {
                 false => asked,
             };
             let secret = object_id(0x5d03_a6a3, &["link", &id, &replica_set]);
+            self.atlas.0.site.meter.hidden(&secret);
             let path = format!("{secret}/restore-{archive}.tar.gz");
             let object = object_key(project, cluster, &snapshot.id, &replica_set);
             self.atlas.0.host.add(Delivery {

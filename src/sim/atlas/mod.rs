@@ -79,7 +79,7 @@ impl Atlas {
         account: Account,
         knobs: Knobs,
     ) -> io::Result<Self> {
-        let keys = Keys::of(&account)?;
+        let keys = Keys::of(&account, site.meter.secrets())?;
         let first_project = account.projects.first().map(|p| p.id.clone());
         let atlas = Atlas(Arc::new(Inner {
             base,

@@ -133,7 +133,6 @@ impl Cos {
         let Shared {
             base, keys, site, ..
         } = &*self.0;
-        site.meter.bill().links_signed += 1;
         let window = format!("{};{}", start.as_second(), end.as_second());
         let host = base
             .split_once("://")
@@ -141,6 +140,7 @@ impl Cos {
         let headers = [("host".to_owned(), host.to_owned())];
         let path = format!("/{key}");
         let signature = sign::signature(keys.secret.expose(), &window, "get", &path, &[], &headers);
+        site.meter.signed(&signature);
         let window = escape(&window);
         format!(
             "{base}/{}?q-sign-algorithm=sha1&q-ak={}&q-sign-time={window}&q-key-time={window}&q-header-list=host&q-url-param-list=&q-signature={signature}",

@@ -70,6 +70,10 @@ impl Tencent {
         let secret_key = account
             .secret_key
             .map_or_else(|| drawn("").map(Secret::new), Ok)?;
+        let token = account.token.as_ref().map_or("", Secret::expose);
+        for part in [secret_key.expose(), token] {
+            site.meter.secrets().add(part);
+        }
         let keys = cos::Keys {
             id: secret_id.clone(),
             secret: secret_key.clone(),

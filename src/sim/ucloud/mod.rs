@@ -68,6 +68,9 @@ impl Ucloud {
         let keys = account.keys.map_or_else(|| drawn("sim@example.com"), Ok)?;
         let knobs: Arc<Mutex<Knobs>> = Arc::default();
         let signers = [drawn("TOKEN_")?, keys.clone()];
+        for (_, secret) in &signers {
+            site.meter.secrets().add(secret.expose());
+        }
         let ucloud = Ucloud(Arc::new(Inner {
             base,
             store: Us3::new(store, site.clone(), signers, Arc::clone(&knobs)),

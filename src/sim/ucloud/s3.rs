@@ -13,7 +13,8 @@ use crate::sim::hex;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const REGION: &str = "cn-bj";
-const SIGNATURE: &str = "&X-Amz-Signature=";
+/// What precedes the signature in a link.
+pub(super) const SIGNATURE: &str = "&X-Amz-Signature=";
 
 /// What is escaped in a query.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -30,14 +31,15 @@ pub(super) enum Verdict {
     Forged,
 }
 
-/// Path and query of a link that reads `key` by GET from `now` to `expires`. Keys need no escape.
+/// Path and signed query of a link that reads `key` by GET from `now` to `expires`, and its signature.
+/// Keys need no escape.
 pub(super) fn presign(
     host: &str,
     key: &str,
     (id, secret): (&str, &Secret),
     now: Timestamp,
     expires: Timestamp,
-) -> String {
+) -> (String, String) {
     let date = now.strftime("%Y%m%dT%H%M%SZ").to_string();
     let life = expires.duration_since(now).as_secs().max(1);
     let credential = format!("{id}/{}/{REGION}/s3/aws4_request", &date[..8]);
@@ -47,7 +49,7 @@ pub(super) fn presign(
     );
     let path = format!("/{key}");
     let signature = signature("GET", host, &path, &query, &date, secret);
-    format!("{path}?{query}{SIGNATURE}{signature}")
+    (format!("{path}?{query}"), signature)
 }
 
 /// Whether the link of `request` is good at `now`.
@@ -121,7 +123,8 @@ mod tests {
         let secret = Secret::new("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
         let keys = ("AKIAIOSFODNN7EXAMPLE", &secret);
         let end = now + SignedDuration::from_secs(60);
-        let link = presign("h:1", "a/b.tgz", keys, now, end);
+        let (path, signature) = presign("h:1", "a/b.tgz", keys, now, end);
+        let link = format!("{path}{SIGNATURE}{signature}");
         let judge = |method: &str, link: &str, at| {
             let request = http::Request::builder().method(method).uri(link);
             let (request, ()) = request.header(HOST, "h:1").body(()).unwrap().into_parts();

@@ -101,18 +101,17 @@ impl Us3 {
         now: Timestamp,
         knobs: &Knobs,
     ) -> String {
-        self.0.site.meter.bill().links_signed += 1;
         let (id, secret) = &self.0.keys[0];
         let base = &self.0.base;
         if knobs.style == Style::S3 {
             let host = base.trim_start_matches("http://");
-            return format!(
-                "{base}{}",
-                s3::presign(host, key, (id, secret), now, expires)
-            );
+            let (path, signature) = s3::presign(host, key, (id, secret), now, expires);
+            self.0.site.meter.signed(&signature);
+            return format!("{base}{path}{}{signature}", s3::SIGNATURE);
         }
         let end = expires.as_second().to_string();
         let signature = signature(secret, "GET", &HeaderMap::new(), &end, BUCKET, key);
+        self.0.site.meter.signed(&signature);
         let signature = match knobs.escaped_signature {
             true => form_urlencoded::byte_serialize(signature.as_bytes()).collect(),
             false => signature,

@@ -183,7 +183,6 @@ impl Oss {
         ends: Timestamp,
         v4: bool,
     ) -> String {
-        self.0.site.meter.bill().links_signed += 1;
         let Keys { id, secret, .. } = &self.0.service;
         let mut query: Vec<(String, String)> = Vec::new();
         let mut add = |name: &str, value: String| query.push((name.to_owned(), value));
@@ -200,10 +199,12 @@ impl Oss {
             add("x-oss-expires", life.to_string());
             let signature =
                 admit::of_link(place, &query).v4(secret.expose(), &date, &scope, &[], true);
+            self.0.site.meter.signed(&signature);
             query.push(("x-oss-signature".to_owned(), signature));
         } else {
             let expires = ((ends.as_millisecond() + 999) / 1000).to_string();
             let signature = admit::of_link(place, &[]).v1(secret.expose(), &expires);
+            self.0.site.meter.signed(&signature);
             add("Expires", expires);
             add("OSSAccessKeyId", id.clone());
             add("Signature", signature);
