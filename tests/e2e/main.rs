@@ -28,6 +28,7 @@ mod random;
 mod readme;
 mod real_chain;
 mod secrets;
+mod soak;
 mod spool;
 mod status;
 mod tasks;

@@ -11,13 +11,13 @@ use jiff::{SignedDuration, Timestamp};
 use mongo_backupfs::sim::ucloud::{
     Account, Addresses, Backup, EmptyList, Instance, Oplogs, ShortLife, Style, Ucloud,
 };
-use mongo_backupfs::sim::{Content, Fault, Rule, Side, SimBuilder};
+use mongo_backupfs::sim::{Content, Fault, Rule, Side, Sim, SimBuilder};
 
 use crate::world::{World, attribute, digests, eventually, sh, sha256_of};
 
 const SET: &str = "umongodb-set";
 const CLUSTER: &str = "umongodb-cluster";
-const PLACE: &str = "ucloud";
+pub const PLACE: &str = "ucloud";
 
 fn started() -> Timestamp {
     "2026-11-05T17:02:03Z".parse().unwrap()
@@ -30,8 +30,14 @@ fn later(hours: i64) -> Timestamp {
 /// A mount of the account alone; `keys` are further lines of its configuration.
 fn world(account: Account, keys: &[&str]) -> World {
     let mut world = World::new(SimBuilder::new().ucloud(account));
-    let cloud = world.sim.ucloud().unwrap();
-    world.account = Some(format!(
+    world.account = Some(self::account(&world.sim, keys));
+    world
+}
+
+/// The same as a table of a configuration.
+pub fn account(sim: &Sim, keys: &[&str]) -> String {
+    let cloud = sim.ucloud().unwrap();
+    format!(
         "[[provider]]\nname = \"{PLACE}\"\nkind = \"ucloud\"\nregions = [\"cn-bj2\"]\n\
          endpoint = \"{}\"\npublic_key = \"{}\"\nprivate_key = \"{}\"\nallow_http = true\n\
          retry_budget = \"20s\"\n{}\n",
@@ -39,8 +45,7 @@ fn world(account: Account, keys: &[&str]) -> World {
         cloud.public_key(),
         cloud.private_key(),
         keys.join("\n"),
-    ));
-    world
+    )
 }
 
 fn cloud(world: &World) -> &Ucloud {
