@@ -8,6 +8,9 @@
 //! collide: `.backupfs` begins with a dot, and a [`backup_name`] begins with a date, unlike
 //! `latest`.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 

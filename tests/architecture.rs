@@ -123,12 +123,15 @@ fn without_comments(text: &str) -> String {
     code.map(|line| format!("{line}\n")).collect()
 }
 
-/// Modules that `text` declares for tests only: `#[cfg(test)] mod fake;`.
+/// What stands before a module that is not part of the program.
+const NOT_BUILT: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
+
+/// Modules that `text` declares for tests and fuzzers only: `#[cfg(test)] mod fake;`.
 fn test_modules(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let declared = lines
         .windows(2)
-        .filter(|pair| pair[0] == "#[cfg(test)]")
+        .filter(|pair| NOT_BUILT.contains(&pair[0]))
         .filter_map(|pair| {
             let (_, name) = pair[1].split_once("mod ")?;
             name.strip_suffix(';').map(str::to_owned)

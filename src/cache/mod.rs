@@ -16,6 +16,8 @@ mod evict;
 mod examine;
 mod extents;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod identity;
 mod index;

@@ -25,6 +25,21 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// A file `config.toml` of `text` that only its owner may read.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(text: &str) -> Self {
+        Source {
+            path: "config.toml".into(),
+            mode: 0o600,
+            text: text.to_owned(),
+        }
+    }
+
+    /// Where it lies, as it is shown.
+    pub(super) fn shown(&self) -> String {
+        names::display(&self.path.to_string_lossy())
+    }
+
     /// Reads the file at `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let shown = names::display(&path.to_string_lossy());
@@ -66,7 +81,7 @@ impl Source {
     /// `words` about the byte at `at`.
     fn error(&self, at: usize, words: &str) -> Error {
         let line = line_of(self.text.as_bytes(), at);
-        let path = names::display(&self.path.to_string_lossy());
+        let path = self.shown();
         Error::new(Kind::Config, format!("{path}:{line}: {words}"))
     }
 

@@ -6,6 +6,8 @@
 
 mod document;
 mod environment;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod locate;
 mod mount;
 mod provider;
@@ -30,7 +32,6 @@ pub use reference::reference;
 pub use settings::MountArgs;
 
 use crate::error::{Error, Kind, Result};
-use crate::names;
 
 /// A complete commented configuration file.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -47,9 +48,12 @@ pub struct Config {
 impl Config {
     /// Reads the file at `path` and lays the environment and `flags` over its `[mount]` table.
     pub fn load(path: &Path, flags: &MountArgs, environment: &Environment) -> Result<Self> {
-        let source = Source::read(path)?;
+        Self::read(&Source::read(path)?, flags, environment)
+    }
+
+    fn read(source: &Source, flags: &MountArgs, environment: &Environment) -> Result<Self> {
         let document = source.parse()?;
-        let root = Section::root(&source, &document);
+        let root = Section::root(source, &document);
         root.allow_only(&[&["mount", "provider"]])?;
 
         let mut mount = MountConfig::defaults(environment);
@@ -61,7 +65,7 @@ impl Config {
         mount.check()?;
 
         let Some(entry) = root.get("provider") else {
-            let path = names::display(&path.to_string_lossy());
+            let path = source.shown();
             let words = "no [[provider]] is configured; `mongo-backupfs config example` shows how";
             return Err(Error::new(Kind::Config, format!("{path}: {words}")));
         };

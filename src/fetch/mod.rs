@@ -8,6 +8,8 @@
 mod attempts;
 pub mod client;
 pub mod download;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod head;
 mod local;
 pub mod part;

@@ -13,7 +13,7 @@ use http::header::{
     LAST_MODIFIED,
 };
 
-use crate::error::Kind;
+use crate::error::{Kind, one_line};
 use crate::links::Refusal;
 use crate::model::Validator;
 use crate::planted;
@@ -284,6 +284,7 @@ pub(super) fn identity(headers: &HeaderMap) -> Result<(), String> {
     for encoding in headers.get_all(CONTENT_ENCODING) {
         let word = encoding.to_str().unwrap_or("?").trim();
         if !word.is_empty() && !word.eq_ignore_ascii_case("identity") {
+            let word = one_line(word);
             return Err(format!(
                 "the server encoded the bytes ({word}) although they were asked for as they are"
             ));

@@ -3,6 +3,8 @@
 pub mod aliyun;
 pub mod atlas;
 pub mod bucket;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hex;
 pub mod http;
 mod mac;

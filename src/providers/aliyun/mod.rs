@@ -14,6 +14,8 @@ mod client;
 mod conversion;
 mod convert;
 pub mod fees;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listing;
 mod naming;
 mod refusal;

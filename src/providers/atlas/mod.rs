@@ -13,6 +13,8 @@ mod client;
 mod cloud;
 mod convert;
 mod dedicated;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod paging;
 mod refusal;
 mod tenant;

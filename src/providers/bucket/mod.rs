@@ -5,6 +5,8 @@
 //! is a [`store`]. Listings are paged, their sizes are exact.
 
 mod folders;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod local;
 mod pbm;
 mod refusal;

@@ -45,7 +45,7 @@ pub(super) struct Pbm {
 /// A description, as far as it is shown.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Description {
+pub(super) struct Description {
     #[serde(rename = "type", deserialize_with = "lenient::text")]
     kind: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
@@ -173,7 +173,7 @@ fn name_of(key: &str) -> Option<&str> {
 }
 
 /// Reads a description. One that cannot be read is shown as such: there may be data behind it.
-fn describe(name: &str, content: &[u8]) -> Description {
+pub(super) fn describe(name: &str, content: &[u8]) -> Description {
     serde_json::from_slice(content).unwrap_or_else(|error| {
         let kind = error.classify();
         tracing::warn!(
@@ -188,7 +188,8 @@ fn describe(name: &str, content: &[u8]) -> Description {
     })
 }
 
-fn backup(name: &str, object: &Object, description: Description) -> Option<Backup> {
+/// The snapshot that was described in `object`, once it has ended.
+pub(super) fn backup(name: &str, object: &Object, description: Description) -> Option<Backup> {
     let Description {
         kind,
         mongodb_version,

@@ -7,6 +7,8 @@
 
 mod address;
 mod cos;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listing;
 mod oss;
 

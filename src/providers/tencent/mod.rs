@@ -8,6 +8,8 @@
 mod client;
 mod convert;
 mod folders;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod paging;
 mod refusal;
 mod sign;

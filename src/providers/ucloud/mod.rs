@@ -8,6 +8,8 @@
 
 mod client;
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod oplogs;
 mod refusal;
 mod sign;

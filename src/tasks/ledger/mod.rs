@@ -10,6 +10,8 @@
 //! ledger then knows what could still be read, keeps what it learns in memory, and refuses every
 //! intent. Lock order: `db`, then `mirror`.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod link;
 mod mirror;
 mod open;

@@ -269,7 +269,7 @@ fn read_artifact(row: &Row<'_>) -> rusqlite::Result<(ArtifactKey, ArtifactRecord
         task: key(row)?,
         file: row.get(4)?,
     };
-    let record = ArtifactRecord {
+    let mut record = ArtifactRecord {
         validator: Validator {
             size: row.get(5)?,
             etag: row.get(6)?,
@@ -281,10 +281,12 @@ fn read_artifact(row: &Row<'_>) -> rusqlite::Result<(ArtifactKey, ArtifactRecord
         digest: row.get(11)?,
         verified: row.get(12)?,
     };
-    match row.get::<_, u32>(10)? == artifact_sum(&key, &record) {
-        true => Ok((key, record)),
-        false => Err(unreadable(10, "the row's checksum does not fit it".into())),
+    if row.get::<_, u32>(10)? != artifact_sum(&key, &record) {
+        return Err(unreadable(10, "the row's checksum does not fit it".into()));
     }
+    // Without a digest nothing can have been verified, and the checksum does not cover the mark.
+    record.verified &= record.digest.is_some();
+    Ok((key, record))
 }
 
 /// The checksum of all that a row of `artifacts` holds.
