@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 
 pub use crate::cache::fuzzing::block_map;
-pub use crate::config::fuzzing::config;
+pub use crate::config::fuzzing::{config, mount_options};
 pub use crate::fetch::fuzzing::{content_range, redirects, retry_after};
 pub use crate::names::fuzzing::names;
 pub use crate::providers::aliyun::fuzzing::aliyun;
@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ledger", ledger),
     ("links", links),
     ("listings", listings),
+    ("mount_options", mount_options),
     ("names", names),
     ("pbm", pbm),
     ("redirects", redirects),

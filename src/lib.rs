@@ -23,8 +23,10 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(not(fuzzing))]
 pub mod copy;
 pub mod directory;
+#[cfg(not(fuzzing))]
 pub mod doctor;
 pub mod error;
 pub mod fetch;

@@ -7,6 +7,8 @@ mod canary;
 mod mounted;
 #[path = "mount/process.rs"]
 mod process;
+#[path = "mount/service.rs"]
+mod service;
 
 use std::ffi::CString;
 use std::fs::{self, File};

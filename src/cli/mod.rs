@@ -17,16 +17,22 @@ mod status;
 mod table;
 mod unmount;
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Environment, MountArgs, locate};
+use crate::config::{Config, Environment, MountArgs, fstab, locate};
 use crate::error::{Error, Kind, Result};
 use crate::mount::shield;
 use crate::observe::logs::{self, Color, LogFormat, LogLevel};
+use crate::observe::sink::Sink;
+
+const NAME: &str = "mongo-backupfs";
+/// The name under which mount(8) calls the program.
+const HELPER: &str = "mount.mongo-backupfs";
 
 /// The variable by which whoever looks for a bug lets core files and debuggers show the memory of this
 /// process, credentials included.
@@ -34,7 +40,7 @@ const DEBUGGABLE: &str = "MONGO_BACKUPFS_DEBUGGABLE";
 
 /// Every backup of every managed MongoDB you own, as a plain read-only directory tree.
 #[derive(Debug, Parser)]
-#[command(name = "mongo-backupfs", version, propagate_version = true)]
+#[command(name = NAME, version, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -67,6 +73,14 @@ struct Global {
         default_value = "text"
     )]
     log_format: LogFormat,
+    /// Where log lines go instead of stderr; SIGHUP makes a mount open it anew
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MONGO_BACKUPFS_LOG_FILE"
+    )]
+    log_file: Option<PathBuf>,
     /// When output is coloured
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: Color,
@@ -138,6 +152,8 @@ enum Exit {
     Partly,
     /// A signal ended it, of this number.
     Signal(u8),
+    /// It failed in another process, which told why and ended with this code.
+    Told(u8),
 }
 
 impl From<Exit> for u8 {
@@ -146,6 +162,7 @@ impl From<Exit> for u8 {
             Exit::Done => 0,
             Exit::Partly => 3,
             Exit::Signal(number) => 128_u8.saturating_add(number),
+            Exit::Told(code) => code,
         }
     }
 }
@@ -155,9 +172,18 @@ impl From<Exit> for u8 {
 struct Context {
     global: Global,
     environment: Environment,
+    /// As given, without the program's own name.
+    arguments: Vec<OsString>,
+    /// Where log lines go.
+    logs: Sink,
 }
 
 impl Context {
+    /// Whether this process serves a mount behind the one that was called.
+    fn in_background(&self) -> bool {
+        self.environment.get(crate::mount::CHILD).is_some()
+    }
+
     /// Which configuration file is read.
     fn config_path(&self) -> Result<PathBuf> {
         locate(self.global.config.as_deref(), &self.environment)
@@ -191,7 +217,15 @@ impl Context {
 
 /// Parses the arguments, runs the command and tells the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(error) => return failed(&error),
+    };
+    let cli = match Cli::try_parse_from(
+        [OsStr::new(NAME)]
+            .into_iter()
+            .chain(arguments.iter().map(OsString::as_os_str)),
+    ) {
         Ok(cli) => cli,
         Err(error) => {
             // Also `--help` and `--version`; nobody is left to hear that printing failed.
@@ -199,22 +233,59 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let context = Context {
+    let mut context = Context {
         global: cli.global,
         environment: Environment::new(std::env::vars_os(), rustix::process::geteuid().is_root()),
+        arguments,
+        logs: Sink::stderr(),
     };
+    match sink(&context, &cli.command) {
+        Ok(sink) => context.logs = sink,
+        Err(error) => return failed(&error),
+    }
     let level = context.global.log_level.unwrap_or(cli.command.log_level());
-    let ansi = context.colored(io::stderr().is_terminal());
-    logs::init(level, context.global.log_format, ansi);
+    let plain = context.global.log_file.is_some() || context.in_background();
+    let ansi = !plain && context.colored(io::stderr().is_terminal());
+    logs::init(level, context.global.log_format, ansi, context.logs.clone());
 
     match cli.command.run(&context) {
         Ok(exit) => ExitCode::from(u8::from(exit)),
         Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// What the program is asked to do: its arguments, or those that a mount helper's stand for.
+fn arguments() -> Result<Vec<OsString>> {
+    let mut given = std::env::args_os();
+    let name = given.next().unwrap_or_default();
+    if Path::new(&name).file_name() != Some(OsStr::new(HELPER)) {
+        return Ok(given.collect());
+    }
+    let words: Result<Vec<String>, OsString> = given.map(OsString::into_string).collect();
+    let words = words.map_err(|_| Error::new(Kind::Config, format!("{HELPER}: not UTF-8 text")))?;
+    let arguments = fstab::arguments(&words)?;
+    Ok(arguments.into_iter().map(OsString::from).collect())
+}
+
+/// Where log lines go: whoever only starts the serving process leaves that to it.
+fn sink(context: &Context, command: &Command) -> Result<Sink> {
+    if matches!(command, Command::Mount(args) if args.starts_another(context)) {
+        return Ok(Sink::stderr());
+    }
+    match &context.global.log_file {
+        Some(path) => Sink::file(path).map_err(|error| {
+            let path = path.display();
+            Error::new(Kind::Config, format!("log file {path} cannot be opened")).with_source(error)
+        }),
+        None if context.in_background() => Ok(Sink::system()),
+        None => Ok(Sink::stderr()),
+    }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    report(error);
+    ExitCode::from(error.kind().exit_code())
 }
 
 /// A runtime for a command that serves nobody but its caller.

@@ -198,7 +198,7 @@ impl<'a> Section<'a> {
 }
 
 /// The known key that `name` was probably meant to be.
-fn closest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn closest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
         .filter(|&(likeness, _)| likeness > 0.8)

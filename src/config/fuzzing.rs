@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::document::Source;
-use super::{Config, Environment, MountArgs};
+use super::{Config, Environment, MountArgs, fstab};
 use crate::fuzzing::assert_one_line;
 
 /// A configuration, good or bad: each complaint is one line that names the file. Taken for a
@@ -42,6 +42,29 @@ pub fn config(data: &[u8]) {
             Err(error) => format!("{error} {error:?}"),
         };
         assert!(!shown.contains("CANARY"), "{shown}");
+    }
+}
+
+/// The arguments of a mount helper, one on each line: what is made of them is a mount of the very
+/// directory in the background, or a check of the configuration.
+pub fn mount_options(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let given: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    match fstab::arguments(&given) {
+        Err(error) => assert_one_line(&error.to_string()),
+        Ok(arguments) => {
+            let at = arguments.iter().position(|word| !word.starts_with("--"));
+            let (_, command) = arguments.split_at(at.expect("there is a command"));
+            match command {
+                [config, check] => assert_eq!([config.as_str(), check], ["config", "check"]),
+                [mount, daemon, flags @ .., end, directory] => {
+                    assert_eq!([mount.as_str(), daemon, end], ["mount", "--daemon", "--"]);
+                    assert!(given.contains(directory));
+                    assert!(flags.iter().all(|flag| flag.starts_with("--")), "{flags:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }
 

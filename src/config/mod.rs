@@ -6,6 +6,7 @@
 
 mod document;
 mod environment;
+pub mod fstab;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod locate;

@@ -131,6 +131,11 @@ impl Setting {
         self.key.replace('_', "-")
     }
 
+    /// Whether it is on or off.
+    pub(super) fn is_switch(&self) -> bool {
+        matches!(self.field, Field::Switch(_))
+    }
+
     pub(super) fn variable(&self) -> String {
         format!("MONGO_BACKUPFS_{}", self.key.to_uppercase())
     }

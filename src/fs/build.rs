@@ -19,7 +19,7 @@ use crate::fetch::{FetchOptions, Fetcher};
 use crate::observe::events::Events;
 use crate::observe::kernel::Kernel;
 use crate::observe::metrics::Activity;
-use crate::providers::{self, Provider};
+use crate::providers::{self, Exchange, Provider};
 use crate::reader::Readers;
 use crate::tasks::ledger::Ledger;
 use crate::tasks::{Engine, EngineOptions};
@@ -47,6 +47,33 @@ impl Fs {
         config.mount.on_open = OnOpen::Create;
         config.mount.op_timeout = COMMAND_PATIENCE;
         Self::open(&config, clock)
+    }
+
+    /// Puts `configured` in the place of the accounts of the same names, all of them or, with an
+    /// error, none. What has begun ends with the credentials it began with. Answers in words what
+    /// takes a new mount: accounts that are new or gone.
+    pub fn renew(&self, configured: &[ProviderConfig]) -> Result<Vec<String>> {
+        let opener = &self.inner.opener;
+        let (mut ready, mut left) = (Vec::new(), Vec::new());
+        for config in configured {
+            match opener.accounts.get(config.name.as_str()) {
+                None => left.push(format!("{} was added", config.name)),
+                Some(account) => {
+                    let built = providers::build(config, Arc::clone(&opener.clock))?;
+                    ready.push((&account.exchange, built));
+                }
+            }
+        }
+        for name in opener.accounts.keys() {
+            if configured.iter().all(|config| *config.name != **name) {
+                left.push(format!("{name} was removed"));
+            }
+        }
+        left.sort();
+        for (exchange, built) in ready {
+            exchange.replace(built);
+        }
+        Ok(left)
     }
 
     /// The filesystem over these accounts.
@@ -134,8 +161,10 @@ fn tree_options(mount: &MountConfig, patience: Duration, events: &Events) -> Tre
 }
 
 fn account(config: &ProviderConfig, clock: &SharedClock) -> Result<Account> {
+    let exchange = Arc::new(Exchange::new(providers::build(config, Arc::clone(clock))?));
     Ok(Account {
-        provider: providers::build(config, Arc::clone(clock))?,
+        provider: Arc::clone(&exchange) as Arc<dyn Provider>,
+        exchange,
         fetcher: Fetcher::new(FetchOptions {
             allow_http: config.allow_http,
             ca_file: config.ca_file.clone(),

@@ -25,7 +25,7 @@ use crate::fetch::Fetcher;
 use crate::links::Links;
 use crate::model::{ArtifactKey, LinkMode, Origin, Size, Task, TaskState, Validator};
 use crate::observe::metrics::Activity;
-use crate::providers::Provider;
+use crate::providers::{Exchange, Provider};
 use crate::reader::spool::{Job, Spools};
 use crate::reader::{self, Artifact, ArtifactSpec, Readers};
 use crate::tasks::ledger::{ArtifactRecord, Ledger};
@@ -40,6 +40,8 @@ const ROUNDS: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) provider: Arc<dyn Provider>,
+    /// The same, where another may step in its place.
+    pub(super) exchange: Arc<Exchange>,
     pub(super) fetcher: Fetcher,
     /// First task poll; backs off.
     pub(super) poll_interval: Duration,

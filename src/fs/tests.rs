@@ -17,7 +17,7 @@ use crate::config::{Environment, MountConfig};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::fs::open::Account;
 use crate::model::{Task, TaskState};
-use crate::providers::Provider;
+use crate::providers::{Exchange, Provider};
 use crate::tree::ROOT;
 use crate::tree::fake::{Fake, task};
 
@@ -114,8 +114,10 @@ impl World {
     }
 
     fn fs(&self) -> Fs {
+        let provider = Arc::clone(&self.fake) as Arc<dyn Provider>;
         let account = Account {
-            provider: Arc::clone(&self.fake) as Arc<dyn Provider>,
+            exchange: Arc::new(Exchange::new(Arc::clone(&provider))),
+            provider,
             fetcher: Fetcher::new(FetchOptions {
                 allow_http: true,
                 retry_budget: Duration::from_secs(5),

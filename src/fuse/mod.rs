@@ -16,6 +16,7 @@ mod serve;
 mod sizes;
 mod terms;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,6 +64,39 @@ impl Session {
         options: &FuseOptions,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self> {
+        Session::start(fs, options, runtime, |adapter| {
+            fuser::Session::new(adapter, mountpoint, &configuration(options))
+        })
+        .map_err(|error| {
+            error.context(format!(
+                "cannot mount at {}; mounting takes root or fusermount3, and in a container \
+                 `--device /dev/fuse --cap-add SYS_ADMIN`",
+                mountpoint.display()
+            ))
+        })
+    }
+
+    /// Serves `fs` to the kernel over `connection`: an open FUSE device that somebody else mounts,
+    /// or has mounted, with options of their own.
+    pub fn over(
+        fs: Fs,
+        connection: OwnedFd,
+        options: &FuseOptions,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self> {
+        Session::start(fs, options, runtime, |adapter| {
+            let configuration = configuration(options);
+            fuser::Session::from_fd(adapter, connection, configuration.acl, configuration)
+        })
+        .map_err(|error| error.context("cannot serve the given FUSE connection"))
+    }
+
+    fn start(
+        fs: Fs,
+        options: &FuseOptions,
+        runtime: tokio::runtime::Handle,
+        begin: impl FnOnce(Adapter) -> std::io::Result<fuser::Session<Adapter>>,
+    ) -> Result<Self> {
         let stopping = CancellationToken::new();
         let service = Arc::new(Service {
             fs,
@@ -78,18 +112,10 @@ impl Session {
             ),
         });
         let adapter = Adapter::new(service, options.op_timeout, options.open_timeout);
-        let background = fuser::Session::new(adapter, mountpoint, &configuration(options))
+        let background = begin(adapter)
             .and_then(fuser::Session::spawn)
             .map_err(|error| {
-                Error::new(
-                    Kind::Environment,
-                    format!(
-                        "cannot mount at {}; mounting takes root or fusermount3, and in a \
-                         container `--device /dev/fuse --cap-add SYS_ADMIN`",
-                        mountpoint.display()
-                    ),
-                )
-                .with_source(error)
+                Error::new(Kind::Environment, "the kernel refuses it").with_source(error)
             })?;
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new()

@@ -6,7 +6,8 @@
 use std::ffi::OsString;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -136,6 +137,26 @@ pub fn passthrough(cache_dir: &Path) -> std::result::Result<(), String> {
     }
 }
 
+/// Takes over the FUSE device that whoever started us left open as `number`.
+pub(crate) fn connection(number: i32) -> Result<OwnedFd> {
+    let refused = || {
+        refuse(format!(
+            "/dev/fd/{number} is not an open FUSE device: open /dev/fuse, and hand it down without O_CLOEXEC"
+        ))
+    };
+    let device = fs::metadata(format!("/proc/self/fd/{number}")).map_err(|_| refused())?;
+    // Character device 10:229 (the kernel's list of devices).
+    let is_fuse = device.file_type().is_char_device()
+        && device.rdev() == rustix::fs::makedev(10, 229)
+        && number > 2;
+    if !is_fuse {
+        return Err(refused());
+    }
+    // SAFETY: it is open, as just seen, and named on the command line to be given to us; nothing else
+    // in this process uses a descriptor by its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Whether the process behind a FUSE mount is gone. One that merely does not answer is alive.
 pub(crate) fn is_dead(mountpoint: &Path) -> bool {
     let path = mountpoint.to_owned();
@@ -160,7 +181,7 @@ fn occupied(entry: &MountEntry) -> Error {
     let place = entry.mountpoint.display();
     refuse(match entry.is_ours() {
         true if is_dead(&entry.mountpoint) => format!(
-            "{place} is a dead mount, its process is gone: run `mongo-backupfs unmount {place}` and mount again"
+            "{place} is a dead mount, its process is gone: run `mongo-backupfs unmount {place}` and mount again, or mount with `--replace-stale`"
         ),
         true => format!(
             "{place} is already mounted by mongo-backupfs: choose another directory, or run `mongo-backupfs unmount {place}` first"

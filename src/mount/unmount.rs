@@ -159,6 +159,20 @@ pub fn unmount(mountpoint: &Path) -> Result<()> {
     }
 }
 
+/// Takes away the mounts at `mountpoint` that this program made and whose process is gone; never one
+/// that lives, even if it does not answer. Blocks.
+pub(crate) fn clear_stale(mountpoint: &Path) -> Result<()> {
+    let place = mountinfo::resolve(mountpoint)?;
+    while let Some(entry) = mountinfo::mount_at(&place)?
+        && entry.is_ours()
+        && is_dead(&place)
+    {
+        tracing::warn!(mountpoint = %place.display(), "a dead mount is replaced");
+        detach(&place, Duration::ZERO)?;
+    }
+    Ok(())
+}
+
 /// The process that serves a mount.
 #[derive(Debug)]
 struct Server {

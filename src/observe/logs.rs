@@ -1,4 +1,4 @@
-//! Logs go to stderr, as text for people or as one JSON object per line for machines.
+//! Logs go to a [`Sink`], as text for people or as one JSON object per line for machines.
 //!
 //! Only our own words are ever printed below the level of warnings: HTTP and TLS crates write
 //! headers and whole addresses there, and those hold credentials and signatures.
@@ -7,6 +7,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
+
+use super::sink::Sink;
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -45,9 +47,9 @@ pub enum Color {
     Never,
 }
 
-/// Sends log lines to stderr from now on. Only the first call in a process counts.
-pub fn init(level: LogLevel, format: LogFormat, ansi: bool) {
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(ansi);
+/// Sends log lines to `sink` from now on. Only the first call in a process counts.
+pub fn init(level: LogLevel, format: LogFormat, ansi: bool, sink: Sink) {
+    let lines = fmt::layer().with_writer(sink).with_ansi(ansi);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().with_ansi(false).boxed(),

@@ -4,4 +4,5 @@ pub mod events;
 pub mod kernel;
 pub mod logs;
 pub mod metrics;
+pub mod sink;
 pub mod status;

@@ -3,6 +3,7 @@
 pub mod aliyun;
 pub mod atlas;
 pub mod bucket;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod hex;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+
+pub use exchange::Exchange;
 
 use crate::clock::SharedClock;
 use crate::config::{ProviderConfig, ProviderKind};

@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             return check::conclude(report?, &stage);
         }
         match introduce(mount.mountpoint()).await {
-            Ok(()) => mount.serve(&mut signals).await,
+            Ok(()) => mount.serve(&mut signals, None).await,
             Err(error) => mount.stop().await.and(Err(error)),
         }
     });
