@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -46,7 +47,7 @@ impl Request {
 /// What is stored behind every path.
 #[derive(Debug, Clone)]
 pub struct Object {
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
     pub etag: Option<&'static str>,
     pub last_modified: Option<&'static str>,
 }
@@ -62,7 +63,7 @@ impl Object {
             state as u8
         });
         Object {
-            bytes: bytes.collect(),
+            bytes: bytes.collect::<Vec<u8>>().into(),
             etag: Some("\"v1\""),
             last_modified: Some("Sun, 22 Nov 2026 10:00:00 GMT"),
         }
@@ -106,7 +107,7 @@ enum Ending {
 pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    body: Bytes,
     ending: Ending,
     /// Pieces of so many bytes with a pause after each.
     drip: Option<(usize, Duration)>,
@@ -116,8 +117,11 @@ pub struct Reply {
 
 impl Reply {
     /// An answer with this status, body and its Content-Length.
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        let body = body.into();
+    pub fn new(status: u16, body: impl AsRef<[u8]>) -> Self {
+        Reply::of(status, Bytes::copy_from_slice(body.as_ref()))
+    }
+
+    fn of(status: u16, body: Bytes) -> Self {
         Reply {
             status,
             headers: vec![("Content-Length".into(), body.len().to_string())],
@@ -141,13 +145,14 @@ impl Reply {
             return Reply::new(412, "");
         }
         let reply = match request.range() {
-            None => Reply::new(200, &object.bytes[..]),
+            None => Reply::of(200, object.bytes.clone()),
             Some(range) if range.start >= size => {
                 Reply::new(416, "").with("Content-Range", format!("bytes */{size}"))
             }
             Some(range) => {
                 let range = range.start..range.end.min(size);
-                Reply::new(206, object.slice(range.clone())).with(
+                let part = range.start as usize..range.end as usize;
+                Reply::of(206, object.bytes.slice(part)).with(
                     "Content-Range",
                     format!("bytes {}-{}/{size}", range.start, range.end - 1),
                 )
@@ -158,7 +163,7 @@ impl Reply {
 
     /// The whole object, as by a server that knows no ranges.
     pub fn whole(object: &Object) -> Self {
-        Reply::new(200, &object.bytes[..]).versioned(object)
+        Reply::of(200, object.bytes.clone()).versioned(object)
     }
 
     /// A refusal as stores of the S3 family word it.
@@ -201,7 +206,7 @@ impl Reply {
 
     /// Sends `extra` after the body without announcing it, where `Content-Length` allows that.
     pub fn longer(mut self, extra: &[u8]) -> Self {
-        self.body.extend_from_slice(extra);
+        self.body = [&self.body[..], extra].concat().into();
         self
     }
 
