@@ -215,6 +215,11 @@ impl CachedArtifact {
         Some(slab.split())
     }
 
+    /// Blocks of the whole cache that failed to verify so far.
+    pub fn damaged_blocks(&self) -> u64 {
+        self.core.counters.damaged.load(Relaxed)
+    }
+
     /// Memory for `len` adjacent bytes of this artifact.
     pub fn slab(&self, len: u64) -> Slab {
         self.core.slabs.take(len as usize)

@@ -18,7 +18,7 @@ use mongo_backupfs::sim::{Content, Fault, Rule, Side, tencent, ucloud};
 use serde_json::Value;
 
 use crate::crowd::{status, wanted};
-use crate::world::{World, eventually, one_cluster, only_file, sha256_of};
+use crate::world::{World, eventually, is_mounted, kill, one_cluster, only_file, sha256_of};
 
 const SIZE: u64 = (24 << 20) + 4097;
 const FILES: u64 = 6;
@@ -349,11 +349,14 @@ fn hours_of_faults_and_dying_links_cost_neither_bytes_nor_memory() {
         }
         eventually("all read", || status(&world)["open_files"] == READERS);
         let asked = Instant::now();
-        let status = world.stop_with(libc::SIGTERM);
-        assert!(status.success(), "{status}");
+        kill(world.pid(), libc::SIGTERM);
+        eventually("it is unmounted", || !is_mounted(&world.mountpoint));
         let took = asked.elapsed();
+        // The process ends once the disk has taken what was written before: that may be busy.
+        let status = world.ended();
+        assert!(status.success(), "{status}");
         stopping.store(true, Relaxed);
-        took
+        (took, asked.elapsed())
     });
 
     let most = |of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap();
@@ -411,7 +414,14 @@ fn hours_of_faults_and_dying_links_cost_neither_bytes_nor_memory() {
                 most(|s| s.threads)
             ),
         ),
-        ("unmount", format!("{:.1} s under load", took.as_secs_f64())),
+        (
+            "unmount",
+            format!(
+                "{:.1} s under load, the process {:.1} s",
+                took.0.as_secs_f64(),
+                took.1.as_secs_f64()
+            ),
+        ),
     ];
     for (name, words) in told {
         let _ = writeln!(summary, "soak: {name:<11} {words}");
@@ -425,5 +435,5 @@ fn hours_of_faults_and_dying_links_cost_neither_bytes_nor_memory() {
     assert!(anon <= (MEMORY_MIB + BEYOND_MIB) << 10, "{anon} KiB");
     assert!(descriptors.1 <= descriptors.0 + WAVES, "{descriptors:?}");
     assert!(threads.1 <= threads.0 + WAVES, "{threads:?}");
-    assert!(took <= Duration::from_secs(10), "{took:?}");
+    assert!(took.0 <= Duration::from_secs(10), "{took:?}");
 }

@@ -276,13 +276,18 @@ impl World {
     /// Asks the mount to end with `signal` and waits for it.
     pub fn stop_with(&mut self, signal: i32) -> ExitStatus {
         self.note_documents();
-        let mut child = self.process.take().expect("mounted");
-        kill(child.id(), signal);
-        let status = wait(&mut child).expect("the mount ends");
+        kill(self.pid(), signal);
+        let status = self.ended();
         if signal == libc::SIGKILL {
             detach(&self.mountpoint);
         }
         status
+    }
+
+    /// Waits for the process that was told to end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.process.take().expect("mounted");
+        wait(&mut child).expect("the mount ends")
     }
 
     /// Ends the mount as an operator would, once its status documents were found to be as published.

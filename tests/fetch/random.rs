@@ -188,6 +188,10 @@ async fn random_reads_through_a_fifth_of_faults_are_right_or_an_error() {
     let (stale, failed): (Vec<_>, Vec<_>) = errors.iter().partition(|(words, _)| *words == CHANGED);
     let count = |errors: Vec<(&String, &u64)>| errors.iter().map(|(_, n)| **n).sum::<u64>();
     assert!(count(stale) <= changes * READERS / ARTIFACTS as u64);
+    assert!(
+        !errors.keys().any(|words| words.contains("damaged")),
+        "what is evicted while it is read is not damaged: {errors:?}"
+    );
     assert!(count(failed) <= 2 + reads() / 20_000, "{errors:?}");
 
     // Nothing is held for reads that are over.
