@@ -1,9 +1,12 @@
 //! Keeps the house in order: imports point one way, dangerous things stay in their rooms, files
-//! stay short; and every case of `tests/README.md` has its tests. The checks read the source text;
-//! each is itself tested on a planted violation.
+//! stay short; every case of `tests/README.md` has its tests, and every error that is explained is
+//! one of the program's. The checks read the source text; each is itself tested on a planted
+//! violation.
 
 #[path = "architecture/cases.rs"]
 mod cases;
+#[path = "architecture/errors.rs"]
+mod errors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -239,9 +242,15 @@ fn violations(file: &File) -> Vec<String> {
     found
 }
 
-/// All files below `src/` but those for tests only, by their path below it.
-fn sources() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// A file of the project.
+fn published(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The text of each source file below `directory`, a directory of the project, by its path below
+/// that.
+fn texts(directory: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut texts = BTreeMap::new();
     let mut directories = vec![root.clone()];
     while let Some(directory) = directories.pop() {
@@ -255,6 +264,12 @@ fn sources() -> Vec<File> {
             }
         }
     }
+    texts
+}
+
+/// All files below `src/` but those for tests only, by their path below it.
+fn sources() -> Vec<File> {
+    let texts = texts("src");
     let mut for_tests = Vec::new();
     for (path, text) in &texts {
         let stem = path.strip_suffix(".rs").unwrap();

@@ -2,8 +2,8 @@
 //! names has a test of that number, and each test named after a number is on the map.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+
+use super::{published, texts};
 
 /// How many cases there are.
 const CASES: u32 = 56;
@@ -69,19 +69,11 @@ fn cases_in(text: &str) -> BTreeSet<u32> {
 
 /// All tests named after a case, by their files below the root of the project.
 fn proofs() -> BTreeSet<Proof> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut proofs = BTreeSet::new();
-    let mut directories = vec![root.join("src"), root.join("tests")];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let file = path.strip_prefix(root).unwrap().to_str().unwrap();
-                let cases = cases_in(&fs::read_to_string(&path).unwrap());
-                proofs.extend(cases.into_iter().map(|number| (number, file.to_owned())));
-            }
+    for directory in ["src", "tests"] {
+        for (path, text) in texts(directory) {
+            let cases = cases_in(&text).into_iter();
+            proofs.extend(cases.map(|number| (number, format!("{directory}/{path}"))));
         }
     }
     // What this file plants.
@@ -91,9 +83,7 @@ fn proofs() -> BTreeSet<Proof> {
 
 #[test]
 fn every_case_is_on_the_map() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let map = fs::read_to_string(root.join("tests/README.md")).unwrap();
-    let wrong = mistakes(&map, &proofs());
+    let wrong = mistakes(&published("tests/README.md"), &proofs());
     assert!(wrong.is_empty(), "tests/README.md:\n{}", wrong.join("\n"));
 }
 

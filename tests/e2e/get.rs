@@ -104,12 +104,7 @@ fn one_file_is_copied_as_cp_does_it_and_failures_are_partial() {
     let mut world = World::with_content([content.clone()]);
     world.mount();
     let file = world.latest_file();
-    let path = file
-        .strip_prefix(&world.mountpoint)
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let path = world.path_of(&file);
     world.unmount();
     let (to, dest) = destination(&world);
     let (_, told, code) = get(&world, &[&path, &dest]);
@@ -159,12 +154,7 @@ fn beside_a_mount_it_shares_its_cache_and_its_task() {
         cloud.task_time(&world, hour);
         world.mount();
         let file = cloud.files(&world).remove(0);
-        let path = file
-            .strip_prefix(&world.mountpoint)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let path = world.path_of(&file);
         let (to, dest) = destination(&world);
         let log = world.dir.path().join("events");
         let mut getting = world
@@ -238,8 +228,7 @@ fn world_of(size: u64) -> (World, String, Content) {
     let mut world = World::with_content([content.clone()]);
     world.mount();
     let file = world.latest_file();
-    let path = file.strip_prefix(&world.mountpoint).unwrap();
-    let path = path.to_str().unwrap().to_owned();
+    let path = world.path_of(&file);
     world.unmount();
     (world, path, content)
 }

@@ -19,9 +19,7 @@ fn prepare(world: &World, args: &[&str]) -> (String, String, i32) {
 
 /// The path of a file's shard as commands want it.
 fn shard_of(world: &World, file: &Path) -> String {
-    let shard = file.parent().unwrap();
-    let path = shard.strip_prefix(&world.mountpoint).unwrap();
-    path.to_str().unwrap().to_owned()
+    world.path_of(file.parent().unwrap())
 }
 
 #[test]

@@ -308,6 +308,12 @@ impl World {
         self.mountpoint.join(PROVIDER).join(CLUSTER)
     }
 
+    /// The path in the tree of what the mount shows, as commands take it.
+    pub fn path_of(&self, shown: &Path) -> String {
+        let path = shown.strip_prefix(&self.mountpoint).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     /// The only file of the newest backup.
     pub fn latest_file(&self) -> PathBuf {
         only_file(&self.cluster().join("latest").canonicalize().unwrap())
