@@ -189,17 +189,19 @@ impl Context {
         locate(self.global.config.as_deref(), &self.environment)
     }
 
-    /// The configuration, with `flags` over the environment over the file. The secrets in it are
-    /// shielded from core files and debuggers from now on, unless [`DEBUGGABLE`] is 1.
+    /// The configuration, with `flags` over the environment over the file.
     fn config(&self, flags: &MountArgs) -> Result<Config> {
-        if self
-            .environment
-            .get(DEBUGGABLE)
-            .is_none_or(|value| value != "1")
-        {
+        self.shield();
+        Config::load(&self.config_path()?, flags, &self.environment)
+    }
+
+    /// Whatever secrets are read from now on are shielded from core files and debuggers, unless
+    /// [`DEBUGGABLE`] is 1.
+    fn shield(&self) {
+        let debuggable = self.environment.get(DEBUGGABLE);
+        if debuggable.is_none_or(|value| value != "1") {
             shield();
         }
-        Config::load(&self.config_path()?, flags, &self.environment)
     }
 
     /// Whether to colour what goes to a stream that is or is not a terminal.

@@ -50,6 +50,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
     })?;
     let (settings, environment) = (args.settings, context.environment.clone());
     let read = move || Config::load(&path, &settings, &environment);
+    context.shield();
     let config = read()?;
     let logs = context.logs.clone();
     let upkeep = Upkeep {
