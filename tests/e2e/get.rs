@@ -233,21 +233,20 @@ fn world_of(size: u64) -> (World, String, Content) {
     (world, path, content)
 }
 
-/// More than a run can fetch whose first three requests for data alone are answered: the one that
-/// learns the version, what is read first, and a part of the largest size.
-const MOST_A_RUN: u64 = 10 << 20;
+/// Bytes of a file in which a run that is watched and ended early has far to go.
+const FAR: u64 = 10 << 20;
 
-/// Lets the next run have three answers, and no more.
-fn stall(world: &World) {
-    world.sim.faults().clear();
-    let hang = Rule::new(Fault::Hang).on(Side::Data).skip(3);
-    world.sim.faults().add(hang);
+/// Lets each answer bring its bytes slowly: a run always gets on, and never far before it is seen.
+fn slow(world: &World) {
+    let bytes_per_second = 512 << 10;
+    let slow = Rule::new(Fault::Throttle { bytes_per_second }).on(Side::Data);
+    world.sim.faults().add(slow);
 }
 
 #[test]
 fn killed_ten_times_in_a_row_it_ends_with_the_exact_file_and_fetches_nothing_twice() {
     const KILLS: u64 = 10;
-    const SIZE: u64 = KILLS * MOST_A_RUN;
+    const SIZE: u64 = KILLS * FAR;
     /// What is appended at a time: checksums may lag by so much.
     const PIECE: u64 = 1 << 20;
     let (world, path, content) = world_of(SIZE);
@@ -258,8 +257,8 @@ fn killed_ten_times_in_a_row_it_ends_with_the_exact_file_and_fetches_nothing_twi
         named(&told, "started")[0]["resumed"].as_u64().unwrap()
     };
     let mut has = 0;
+    slow(&world);
     for number in 1..=KILLS {
-        stall(&world);
         let mut getting = Getting::start(&world, &path, &to, &log);
         eventually("more of it is here", || getting.has() >= has + PIECE);
         assert!(
@@ -299,12 +298,12 @@ fn killed_ten_times_in_a_row_it_ends_with_the_exact_file_and_fetches_nothing_twi
 
 #[test]
 fn signals_leave_a_state_that_is_gone_on_from() {
-    let (world, path, content) = world_of(3 * MOST_A_RUN);
+    let (world, path, content) = world_of(3 * FAR);
     let (to, _) = destination(&world);
     let log = world.dir.path().join("events");
     let mut has = 0;
+    slow(&world);
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        stall(&world);
         let mut getting = Getting::start(&world, &path, &to, &log);
         eventually("more of it is here", || getting.has() > has);
         kill(getting.process.id(), signal);
