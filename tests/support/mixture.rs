@@ -12,9 +12,22 @@ use std::time::Duration;
 use crate::dice::mixed;
 use crate::hostile::{Object, Reply, Request};
 
-/// One way to spoil an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+/// Makes [`Fault`] of its kinds, and the list of them all.
+macro_rules! faults {
+    ($($kind:ident),+ $(,)?) => {
+        /// One way to spoil an answer.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($kind),+
+        }
+
+        impl Fault {
+            pub const ALL: &[Fault] = &[$(Fault::$kind),+];
+        }
+    };
+}
+
+faults! {
     AnotherCode,
     AnotherLength,
     AnotherRange,
@@ -55,44 +68,6 @@ pub enum Fault {
 use Fault::*;
 
 impl Fault {
-    pub const ALL: [Fault; 35] = [
-        AnotherCode,
-        AnotherLength,
-        AnotherRange,
-        AnotherTotal,
-        AnotherVersion,
-        BrokenChunks,
-        ClosedBeforeAnswer,
-        Conflict,
-        CutBody,
-        Drip,
-        EmptyBody,
-        Encoded,
-        EndlessHeaders,
-        Garbage,
-        GatewayPage,
-        HungBody,
-        LoginPage,
-        ManyHeaders,
-        MalformedRange,
-        NoRange,
-        Overloaded,
-        RefusedLink,
-        RedirectLoop,
-        ResetBody,
-        ResetBeforeBody,
-        SecondLength,
-        SeveralParts,
-        Silence,
-        SlowDown,
-        SurplusInChunks,
-        SurplusOnTheWire,
-        UndeclaredEnd,
-        UnlawfulRedirect,
-        UnsatisfiedRange,
-        WholeFile,
-    ];
-
     /// Whether it says that there is another version now: then the reader is to be told, not the
     /// request to be made again.
     pub fn is_a_change(self) -> bool {
