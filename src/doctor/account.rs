@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Finding, Severity};
+use super::{Finding, Severity, reach};
 use crate::clock::SharedClock;
 use crate::config::{Config, Network, ProviderConfig, ProviderKind};
 use crate::error::{Error, Kind, Result};
@@ -22,8 +21,6 @@ use crate::providers::{self, Provider, Step};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one step may take whatever happens.
 const STEP: Duration = Duration::from_secs(40);
-/// How long a host may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Instances looked at for one that has a backup.
 const SAMPLES: usize = 5;
 /// A clock that differs by more than this is worth a word, and by more than the other is wrong:
@@ -217,17 +214,15 @@ impl Visit<'_> {
         }
     }
 
-    /// Whether the host that serves artifacts can be reached. Nothing is asked of it.
+    /// Whether the host that serves artifacts can be reached.
     async fn data_host(&mut self, place: String) {
         if self.proxied {
             return;
         }
-        let failure = match timeout(CONNECT, TcpStream::connect(&place)).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {CONNECT:?}"),
+        let Err(failure) = reach(&place).await else {
+            return;
         };
-        let what = format!("its data host {place} cannot be reached: {failure}");
+        let what = format!("its data host {place} {failure}");
         let otherwise = || "allow this host in the firewall or the proxy".to_owned();
         let cure = self.way_inside().unwrap_or_else(otherwise);
         self.found

@@ -7,13 +7,30 @@ mod account;
 mod machine;
 mod proxy;
 
+use std::time::Duration;
+
 use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::error::Error;
 
 pub use account::accounts;
 pub use machine::machine;
 pub use proxy::proxies;
+
+/// How long a host may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Whether `place`, a host and a port, accepts connections, or in words what it does instead.
+/// Nothing is asked of it.
+async fn reach(place: &str) -> Result<(), String> {
+    match timeout(CONNECT, TcpStream::connect(place)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("cannot be reached: {error}")),
+        Err(_) => Err(format!("does not answer within {CONNECT:?}")),
+    }
+}
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,17 +1,12 @@
 //! The proxies that the environment names, as the HTTP clients read them.
 
 use std::ffi::OsStr;
-use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 use url::Url;
 
-use super::Finding;
+use super::{Finding, reach};
 
 const SUBJECT: &str = "proxy";
-/// How long a proxy may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
 const DEFAULT_PORT: u16 = 80;
 
 /// Whether the proxies that `environment` names can be reached; none is no finding.
@@ -51,15 +46,8 @@ async fn proxy(name: &str, value: &OsStr) -> Finding {
         return Finding::failure(SUBJECT, format!("{name} is no address"), cure);
     };
     let place = format!("{host}:{port}");
-    match timeout(CONNECT, TcpStream::connect(&place)).await {
-        Ok(Ok(_)) => Finding::ok(SUBJECT, format!("{place} ({name}) accepts connections")),
-        Ok(Err(error)) => {
-            let what = format!("{place} ({name}) cannot be reached: {error}");
-            Finding::failure(SUBJECT, what, cure)
-        }
-        Err(_) => {
-            let what = format!("{place} ({name}) does not answer within {CONNECT:?}");
-            Finding::failure(SUBJECT, what, cure)
-        }
+    match reach(&place).await {
+        Ok(()) => Finding::ok(SUBJECT, format!("{place} ({name}) accepts connections")),
+        Err(failure) => Finding::failure(SUBJECT, format!("{place} ({name}) {failure}"), cure),
     }
 }
