@@ -15,17 +15,14 @@ fn published(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Asserts that the status documents of a mount are what docs/status.schema.json says, with no
+/// Asserts that status.json and tasks.json of a mount are what docs/status.schema.json says, with no
 /// member that it does not name.
-pub fn assert_status_documents(mountpoint: &Path) {
-    let document = |name| -> Value {
-        let text = fs::read(mountpoint.join(".backupfs").join(name)).unwrap();
-        serde_json::from_slice(&text).unwrap()
-    };
+pub fn assert_status_documents(mountpoint: &Path, status: &[u8], tasks: &[u8]) {
+    let document = |text| -> Value { serde_json::from_slice(text).unwrap() };
     assert_status(&json!({ "mounts": [{
         "mountpoint": mountpoint,
-        "status": document("status.json"),
-        "tasks": document("tasks.json"),
+        "status": document(status),
+        "tasks": document(tasks),
     }]}));
 }
 
