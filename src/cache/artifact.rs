@@ -287,7 +287,8 @@ impl CachedArtifact {
     ) -> Result<(), Reservation> {
         let whole = !data.is_empty() && data.len() as u64 == self.geometry.block_len(block);
         debug_assert!(whole, "block {block} of {} bytes", data.len());
-        if !whole || self.refused.load(Relaxed) || !self.core.accepts() {
+        let unwritable = || self.files.get().is_some_and(|files| !files.is_writable());
+        if !whole || self.refused.load(Relaxed) || unwritable() || !self.core.accepts() {
             return Err(memory);
         }
         let crc = crc32c::crc32c(&data);

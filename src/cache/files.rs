@@ -39,6 +39,8 @@ pub(super) struct Files {
     /// The directory that names them.
     shelf: OwnedFd,
     salt: [u8; 8],
+    /// Not when the filesystem had become read-only.
+    writable: bool,
     /// The data file as this process found or left it: what others do to it shows.
     known: Mutex<Seal>,
 }
@@ -80,7 +82,8 @@ fn seal_of(data: &OwnedFd) -> io::Result<Seal> {
 }
 
 impl Files {
-    /// Opens the files of `name`; `None` if one of them is missing or not a plain file of ours.
+    /// Opens the files of `name`; `None` if one of them is missing or not a plain file of ours. On
+    /// a filesystem that became read-only they can be read only.
     pub(super) fn open(
         directory: &Directory,
         name: &Name,
@@ -89,8 +92,15 @@ impl Files {
         let Some(shelf) = shelf(directory, name)? else {
             return Ok(None);
         };
-        let open = |suffix| open_own(&shelf, &file_name(name, suffix), OFlags::RDWR);
-        let (Some(data), Some(map)) = (open(DATA)?, open(MAP)?) else {
+        let open = |suffix, access| open_own(&shelf, &file_name(name, suffix), access);
+        let open_both = |access| -> io::Result<_> { Ok((open(DATA, access)?, open(MAP, access)?)) };
+        let (both, writable) = match open_both(OFlags::RDWR) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                (open_both(OFlags::RDONLY)?, false)
+            }
+            opened => (opened?, true),
+        };
+        let (Some(data), Some(map)) = both else {
             return Ok(None);
         };
         Ok(Some(Files {
@@ -99,6 +109,7 @@ impl Files {
             map,
             shelf,
             salt,
+            writable,
         }))
     }
 
@@ -128,6 +139,7 @@ impl Files {
             map,
             shelf,
             salt: identity.salt(),
+            writable: true,
         })
     }
 
@@ -162,6 +174,11 @@ impl Files {
             done += read;
         }
         Ok(())
+    }
+
+    /// Whether anything can be written, for as long as these are open.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
     }
 
     /// Writes `blocks` one after the other from `offset` on.

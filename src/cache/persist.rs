@@ -71,7 +71,7 @@ impl CachedArtifact {
                 extents.prove_all();
             }
             let lost = footprint.disk.saturating_sub(extents.bytes());
-            if lost > LOST_WORTH_PUNCHING && directory.can_punch() {
+            if lost > LOST_WORTH_PUNCHING && directory.can_punch() && files.is_writable() {
                 for gap in extents.gaps().take(MOST_GAPS) {
                     let len = (gap.end - gap.start) * BLOCK_SIZE;
                     files.punch(gap.start * BLOCK_SIZE, len)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mongo_backupfs::sim::Content;
+use mongo_backupfs::sim::{Content, Fault, Rule, Side};
 use rustix::fs::Advice;
 use serde_json::Value;
 
@@ -133,6 +133,12 @@ fn case_43_a_disk_that_goes_read_only_stops_no_reader_and_is_told_once() {
     is_right(&files[1], 1);
     let served = world.sim.bill().bytes_served;
     assert!(served >= before + SIZE, "straight from the store");
+    // What lies on it still is not asked for again.
+    world
+        .sim
+        .faults()
+        .add(Rule::new(Fault::Sever).on(Side::Data));
+    forget_pages(&files[0]);
     is_right(&files[0], 0);
     eventually("it is told", || cache(&world)["degraded"] == true);
     assert_eq!(complaints(&world), 1);
