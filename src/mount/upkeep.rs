@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use crate::config::Config;
+use crate::config::{Config, ProviderConfig};
 use crate::error::{Error, Kind, Result};
 use crate::fs::Fs;
 
@@ -47,6 +48,7 @@ impl Upkeep {
                 if config.mount != mounted.mount {
                     left.push("[mount] was changed".to_owned());
                 }
+                left.extend(stale_data(&config, mounted));
                 let accounts = config.providers.len();
                 if left.is_empty() {
                     tracing::info!(accounts, "the configuration was read again");
@@ -79,6 +81,27 @@ fn same_kinds(config: &Config, mounted: &Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What was changed of how bytes are fetched: calls go by it, data does not.
+fn stale_data(config: &Config, mounted: &Config) -> Vec<String> {
+    let data = |account: &ProviderConfig| {
+        (
+            account.allow_http,
+            account.ca_file.clone(),
+            account.retry_budget,
+            account.poll_interval,
+            account.directory().map(Path::to_owned),
+        )
+    };
+    let pairs = config.providers.iter().filter_map(|new| {
+        let old = mounted.providers.iter().find(|old| old.name == new.name)?;
+        Some((new, old))
+    });
+    pairs
+        .filter(|(new, old)| data(new) != data(old))
+        .map(|(new, _)| format!("how {} fetches data was changed", new.name))
+        .collect()
 }
 
 /// Writes the status document into the log.

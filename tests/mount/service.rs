@@ -266,13 +266,15 @@ fn signals_renew_the_accounts_and_the_log_and_tell_the_status() {
     logged(&log, "unknown key `kimd`");
     assert!(fs::read_dir(&tree).is_err());
 
+    let changed = good.replace("retry_budget = \"10s\"", "retry_budget = \"7s\"");
     let also = format!(
-        "{good}[[provider]]\nname = \"more\"\nkind = \"bucket\"\nservice = \"fs\"\nlayout = \"pbm\"\noptions = {{ root = \"/tmp\" }}\n"
+        "{changed}[[provider]]\nname = \"more\"\nkind = \"bucket\"\nservice = \"fs\"\nlayout = \"pbm\"\noptions = {{ root = \"/tmp\" }}\n"
     );
     fs::write(&config, also).unwrap();
     kill_process(pid(&child), Signal::HUP).unwrap();
     logged(&log, "the configuration was read again");
     logged(&log, "more was added");
+    logged(&log, "how atlas fetches data was changed");
     until("the new key lists", || {
         fs::read_dir(&tree).is_ok_and(|entries| entries.count() == 1)
     });
