@@ -46,7 +46,7 @@ pub use lend::{Kept, Lent};
 pub use memory::{Budget, Reservation};
 pub use slab::{Piece, SLAB_SIZE, Slab};
 pub use store::{BLOCK_SIZE, Cache, CacheStats};
-pub use survey::{Damage, Entry, Survey, purge, survey, verify};
+pub use survey::{Damage, Entry, Place, Survey, purge, survey, verify};
 
 /// Locks, also after a panic elsewhere: every critical section here leaves the state whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

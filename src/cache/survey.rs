@@ -140,31 +140,39 @@ pub fn purge(dir: &Path, wanted: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> 
     Ok(gone)
 }
 
-impl Entry {
-    /// Whether it is at or below `path`, a path of the tree: the time before a backup's id may be
-    /// left out, and each part may hold `*`, `?` and `[…]`.
+/// A place in the tree and everything below it. The time before a backup's id may be left out, and
+/// each part may hold `*`, `?` and `[…]`.
+#[derive(Debug)]
+pub struct Place(Vec<(String, glob::Pattern)>);
+
+impl Place {
+    /// The place that `path` names.
     ///
     /// # Errors
-    /// [`Kind::Config`] for a malformed pattern.
-    pub fn is_below(&self, path: &str) -> Result<bool> {
+    /// [`Kind::Usage`] for a malformed pattern.
+    pub fn parse(path: &str) -> Result<Self> {
+        let parts = path.split('/').filter(|part| !part.is_empty());
+        let parts = parts.map(|part| {
+            let glob = glob::Pattern::new(part).map_err(|error| {
+                let words = format!("{}: {}", names::display(path), error.msg);
+                Error::new(Kind::Usage, words)
+            })?;
+            Ok((part.to_owned(), glob))
+        });
+        parts.collect::<Result<_>>().map(Place)
+    }
+
+    /// Whether `entry` is there.
+    pub fn has(&self, entry: &Entry) -> bool {
         /// Where the backup stands in a path.
         const BACKUP: usize = 2;
-        let parts: Vec<String> = self.path.split('/').map(names::component).collect();
-        let wanted = path.split('/').filter(|part| !part.is_empty());
-        for (at, wanted) in wanted.enumerate() {
-            let glob = glob::Pattern::new(wanted).map_err(|error| {
-                let words = format!("{}: {}", names::display(wanted), error.msg);
-                Error::new(Kind::Config, words)
-            })?;
-            let is_named = |part: &String| {
+        let parts: Vec<String> = entry.path.split('/').map(names::component).collect();
+        self.0.iter().enumerate().all(|(at, (wanted, glob))| {
+            parts.get(at).is_some_and(|part| {
                 let timed = wanted.split_once("Z-").map(|(_, id)| id);
                 glob.matches(part) || wanted == part || at == BACKUP && timed == Some(part)
-            };
-            if !parts.get(at).is_some_and(is_named) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+            })
+        })
     }
 }
 
@@ -364,8 +372,8 @@ mod tests {
             ("atlas/M2/6b02/shard-0/a/b.tar/c", false),
             ("tencent", false),
         ] {
-            assert_eq!(entry.is_below(path).unwrap(), named, "{path}");
+            assert_eq!(Place::parse(path).unwrap().has(&entry), named, "{path}");
         }
-        assert_eq!(entry.is_below("[x").unwrap_err().kind(), Kind::Config);
+        assert_eq!(Place::parse("a/[x").unwrap_err().kind(), Kind::Usage);
     }
 }

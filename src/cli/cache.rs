@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::table::{Align, columns, short_size};
 use super::{Context, Exit, print};
-use crate::cache::{self, Entry};
+use crate::cache::{self, Entry, Place};
 use crate::config::MountArgs;
 use crate::error::{Error, Kind, Result};
 use crate::names;
@@ -150,22 +150,17 @@ fn verify(context: &Context, as_json: bool) -> Result<Exit> {
 
 fn purge(context: &Context, args: &Purge) -> Result<Exit> {
     let directory = context.config(&MountArgs::default())?.mount.cache_dir;
-    for path in &args.paths {
-        // A malformed pattern is told before anything is removed.
-        glob::Pattern::new(path).map_err(|error| {
-            Error::new(
-                Kind::Usage,
-                format!("{}: {}", names::display(path), error.msg),
-            )
-        })?;
-    }
+    // A malformed pattern is told before anything is removed.
+    let places: Vec<Place> = args
+        .paths
+        .iter()
+        .map(|path| Place::parse(path))
+        .collect::<Result<_>>()?;
     if args.paths.is_empty() && !args.yes && !agreed(&directory.display().to_string())? {
         return Err(Error::new(Kind::Usage, "nothing was removed"));
     }
-    let is_wanted = |entry: &Entry| {
-        let named = |path: &String| entry.is_below(path).unwrap_or(false);
-        args.paths.is_empty() || args.paths.iter().any(named)
-    };
+    let is_wanted =
+        |entry: &Entry| places.is_empty() || places.iter().any(|place| place.has(entry));
     let gone = cache::purge(&directory, is_wanted)?;
     let bytes: u64 = gone.iter().map(|entry| entry.disk).sum();
     if args.json {
