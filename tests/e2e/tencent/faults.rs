@@ -161,7 +161,7 @@ fn five_calls_a_second_are_enough_for_a_crowd() {
     // The default: a machine that stalls sends its calls in bursts, and is asked to wait for long.
     let patient =
         |account: String| account.replace("retry_budget = \"20s\"", "retry_budget = \"120s\"");
-    world.account = world.account.map(patient);
+    world.account = world.account.take().map(patient);
     // However fast the calls come, some are too many.
     let too_many = Fault::ApiError {
         status: 200,
