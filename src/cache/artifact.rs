@@ -2,7 +2,8 @@
 //!
 //! A block is served from memory from the moment it is accepted until it is in the data file, then
 //! from the file; each read from the file is verified against the CRC32C taken when the block was
-//! accepted. Reading never waits for writing.
+//! accepted. Reading never waits for writing. What the disk does not take is a stray: it stays in
+//! memory until it was read.
 //!
 //! Locks, in this order: `map_writes` (who writes map entries), `state`. The first is held across
 //! disk writes, the second never.
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::backlog::Turn;
 use super::extents::{Extents, Geometry};
@@ -50,6 +52,8 @@ pub(super) struct State {
     /// In the data file, but kept in memory too until somebody reads it. What counts is whether
     /// `extents` has a block.
     pub(super) unread: BTreeMap<u64, (Piece, Reservation)>,
+    /// In memory only, until it was read to its end or others need the memory.
+    pub(super) strays: BTreeMap<u64, Stray>,
     /// Whether the writer knows that something waits.
     pub(super) queued: bool,
     /// How many need every block, for instance because they have borrowed the data file; none leaves
@@ -65,6 +69,23 @@ pub(super) struct Waiting {
     pub(super) memory: Reservation,
     /// Whether it was read since it was accepted.
     pub(super) read: bool,
+}
+
+/// A block that the disk did not take.
+pub(super) struct Stray {
+    data: Piece,
+    pub(super) since: Instant,
+    _memory: Reservation,
+}
+
+impl Stray {
+    pub(super) fn new(data: Piece, memory: Reservation) -> Self {
+        Stray {
+            data,
+            since: Instant::now(),
+            _memory: memory,
+        }
+    }
 }
 
 /// The pieces as one, if all are in memory, side by side.
@@ -108,6 +129,7 @@ impl CachedArtifact {
                 extents: Extents::new(geometry),
                 waiting: BTreeMap::new(),
                 unread: BTreeMap::new(),
+                strays: BTreeMap::new(),
                 queued: false,
                 kept: 0,
                 proving: false,
@@ -121,7 +143,9 @@ impl CachedArtifact {
     /// Whether `block` can be read (not verified in this call).
     pub fn has(&self, block: u64) -> bool {
         let state = lock(&self.state);
-        state.extents.crc(block).is_some() || state.waiting.contains_key(&block)
+        state.extents.crc(block).is_some()
+            || state.waiting.contains_key(&block)
+            || state.strays.contains_key(&block)
     }
 
     /// The verified content of `block`; `None` is a miss, also when the disk holds damaged bytes
@@ -158,13 +182,15 @@ impl CachedArtifact {
     /// Where each of `blocks` can be read, if all can. What of them is read to its end within
     /// `range` need not stay in memory any longer.
     fn sources(&self, range: &Range<u64>, blocks: &Range<u64>) -> Option<(Vec<Source>, u64)> {
-        let mut let_go = Vec::new();
+        let (mut let_go, mut strays) = (Vec::new(), Vec::new());
         let mut state = lock(&self.state);
         let state = &mut *state;
         let mut sources = Vec::with_capacity((blocks.end - blocks.start) as usize);
         for block in blocks.clone() {
-            let source = match state.waiting.get(&block) {
-                Some(waiting) => Source::Memory(waiting.data.clone()),
+            let waiting = state.waiting.get(&block).map(|waiting| &waiting.data);
+            let stray = || state.strays.get(&block).map(|stray| &stray.data);
+            let source = match waiting.or_else(stray) {
+                Some(data) => Source::Memory(data.clone()),
                 None => {
                     let crc = state.extents.crc(block)?;
                     match state.unread.get(&block) {
@@ -181,6 +207,7 @@ impl CachedArtifact {
             }
             if range.end >= block * BLOCK_SIZE + self.geometry.block_len(block) {
                 let_go.extend(state.unread.remove(&block));
+                strays.extend(state.strays.remove(&block));
             }
         }
         state.extents.touch(blocks, self.core.tick());
@@ -278,7 +305,7 @@ impl CachedArtifact {
     /// Accepts `data` as the content of `block`: readable at once (from memory), written behind,
     /// present on disk when durable. `memory` accounts for `data` and is released when the cache
     /// no longer holds it in memory. A cache that cannot store now (degraded, no space) gives
-    /// `memory` back and the caller keeps the block itself.
+    /// `memory` back.
     pub fn write(
         self: &Arc<Self>,
         block: u64,
@@ -311,14 +338,21 @@ impl CachedArtifact {
         Ok(())
     }
 
-    /// Bytes that can be read.
+    /// Keeps a block that [`write`](Self::write) did not take: readable from memory until it was
+    /// read to its end. Whoever needs memory gives up those that nobody read for a while.
+    pub fn stray(&self, block: u64, data: Piece, memory: Reservation) {
+        let stray = Stray::new(data, memory);
+        lock(&self.state).strays.insert(block, stray);
+    }
+
+    /// Bytes that can be read as often as one likes.
     pub fn cached_bytes(&self) -> u64 {
         let state = lock(&self.state);
         let waiting: u64 = state.waiting.values().map(|w| w.data.len() as u64).sum();
         state.extents.bytes() + waiting
     }
 
-    /// Whether every block can be read.
+    /// Whether every block can be read as often as one likes.
     pub fn is_complete(&self) -> bool {
         self.cached_bytes() == self.geometry.size
     }

@@ -6,13 +6,18 @@
 
 use std::io;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use super::artifact::{CachedArtifact, Waiting};
+use tokio::time::{Instant, timeout};
+
+use super::artifact::{CachedArtifact, State, Stray, Waiting};
 use super::extents::{EXTENT_BLOCKS, Extents};
 use super::files::{self, Files};
 use super::lock;
 use super::map::HEADER_LEN;
+use super::memory::{Budget, Reservation};
 use super::slab::Piece;
 use super::store::BLOCK_SIZE;
 
@@ -22,6 +27,10 @@ const LOST_WORTH_PUNCHING: u64 = 1 << 20;
 
 /// A crash leaves few gaps. More than this would delay the opening.
 const MOST_GAPS: usize = 4096;
+
+/// A reader comes for what it waits for at once, and for what was read ahead soon. After this time a
+/// stray is given up for whoever needs memory.
+const STRAY_LIFE: Duration = Duration::from_secs(1);
 
 /// Adjacent blocks to write.
 pub(super) struct Run {
@@ -144,34 +153,61 @@ impl CachedArtifact {
         let tick = self.core.tick();
         let mut state = lock(&self.state);
         for block in blocks {
-            if let Some(waiting) = state.waiting.remove(&block)
-                && written
-            {
-                state.extents.install(block, waiting.crc, tick);
-                if !waiting.read && waiting.memory.is_dispensable() {
-                    state.unread.insert(block, (waiting.data, waiting.memory));
-                }
+            let Some(waiting) = state.waiting.remove(&block) else {
+                continue;
+            };
+            if !written {
+                state.strand(block, waiting);
+                continue;
+            }
+            state.extents.install(block, waiting.crc, tick);
+            if !waiting.read && waiting.memory.is_dispensable() {
+                state.unread.insert(block, (waiting.data, waiting.memory));
             }
         }
     }
 
-    /// Gives up everything that waits.
+    /// Waits no longer for the disk to take what waits.
     pub(super) fn give_up_waiting(&self) {
-        let waiting = std::mem::take(&mut lock(&self.state).waiting);
-        drop(waiting);
-    }
-
-    /// Gives up the memory that the cache keeps for readers of what is in the data files.
-    pub fn give_up_all_unread(&self) {
-        let held = lock(&self.core.index).held();
-        for artifact in held {
-            artifact.give_up_unread();
+        let mut state = lock(&self.state);
+        for (block, waiting) in std::mem::take(&mut state.waiting) {
+            state.strand(block, waiting);
         }
     }
 
-    fn give_up_unread(&self) {
-        let unread = std::mem::take(&mut lock(&self.state).unread);
-        drop(unread);
+    /// Gives up the memory that the cache keeps for readers of what is in the data files, and of
+    /// strays that nobody has come for.
+    pub fn give_up_all_unread(&self) {
+        let held = lock(&self.core.index).held();
+        let now = Instant::now();
+        for artifact in held {
+            artifact.give_up_unread(|stray| now.duration_since(stray.since) >= STRAY_LIFE);
+        }
+    }
+
+    /// Memory for `bytes` that somebody waits for: what is in memory only in case it is read gives
+    /// way.
+    pub async fn reserve(&self, budget: &Budget, bytes: u64) -> Reservation {
+        if let Some(reservation) = budget.try_reserve(bytes) {
+            return reservation;
+        }
+        let mut reserved = pin!(budget.reserve(bytes));
+        loop {
+            self.give_up_all_unread();
+            // Again when those are old enough that were too young this time.
+            if let Ok(reservation) = timeout(STRAY_LIFE, &mut reserved).await {
+                return reservation;
+            }
+        }
+    }
+
+    fn give_up_unread(&self, is_old: impl Fn(&Stray) -> bool) {
+        let mut state = lock(&self.state);
+        let unread = std::mem::take(&mut state.unread);
+        let old = state.strays.extract_if(.., |_, stray| is_old(stray));
+        let old: Vec<_> = old.collect();
+        drop(state);
+        drop((unread, old));
     }
 
     /// Makes what is written durable and then says so in the map.
@@ -245,8 +281,21 @@ impl CachedArtifact {
     /// Takes no more blocks and has none.
     pub(super) fn refuse(&self) {
         self.refused.store(true, Relaxed);
-        lock(&self.state).extents.clear();
-        self.give_up_waiting();
-        self.give_up_unread();
+        let mut state = lock(&self.state);
+        state.extents.clear();
+        state.waiting.clear();
+        drop(state);
+        self.give_up_unread(|_| true);
+    }
+}
+
+impl State {
+    /// The disk did not take a block: it stays for its reader, if it still has to be read. What
+    /// can be brought only once is lost at once instead of after its first reader.
+    fn strand(&mut self, block: u64, waiting: Waiting) {
+        if !waiting.read && self.kept == 0 {
+            let stray = Stray::new(waiting.data, waiting.memory);
+            self.strays.insert(block, stray);
+        }
     }
 }

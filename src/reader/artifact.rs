@@ -1,18 +1,19 @@
 //! One open artifact version: brings each missing block once, for all its readers.
 //!
 //! A *flight* (`flight`) is one range request under way. Bytes become blocks as they arrive; each
-//! block goes to the cache at once, which serves it from memory until it is durable. Memory is reserved from the process-wide budget
+//! block goes to the cache at once, which serves it from memory until it is in its file or, where
+//! the disk takes none, until it was read. Memory is reserved from the process-wide budget
 //! before a flight starts and travels with each block until the cache lets go of it: that is what
 //! slows the network down to the speed of a slow disk.
 //!
-//! Locks: `flights` and `kept` are never held together, nor across an await.
+//! Lock: `flights` is never held across an await.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use super::flight::{Crew, Flight, await_block};
 use super::share::Lot;
 use super::spool::Reach;
 use super::{ArtifactSpec, blocks_of, lock};
-use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Kept, Lent, Piece, Reservation};
+use crate::cache::{BLOCK_SIZE, Budget, CachedArtifact, Kept, Lent, Reservation};
 use crate::error::{Error, Kind, Result};
 use crate::fetch::{Fetcher, Part, Plan};
 use crate::links::Links;
@@ -49,18 +50,12 @@ pub struct Artifact {
     /// Which flight brings a block. A block is here from before its flight starts until after it
     /// is servable or the flight has failed.
     pub(super) flights: Mutex<HashMap<u64, watch::Receiver<Flight>>>,
-    /// Blocks that the cache could not take: each is kept until it was read to its end, and only
-    /// the newest few.
-    kept: Mutex<BTreeMap<u64, (Piece, Reservation)>>,
     /// Why this version can be read no more.
     pub(super) broken: OnceLock<Error>,
     pub(super) fetched: AtomicU64,
     /// Where only one stream brings its bytes: how far that is, and the promise that none leaves.
     spool: Option<(Reach, Kept)>,
 }
-
-/// Most blocks kept in memory when the cache takes none: 8 MiB.
-const KEPT_BLOCKS: usize = 64;
 
 /// Bytes for a reader.
 #[derive(Debug)]
@@ -89,7 +84,6 @@ impl Artifact {
             lot,
             runtime: Runtime::current(),
             flights: Mutex::default(),
-            kept: Mutex::default(),
             broken: OnceLock::new(),
             fetched: AtomicU64::new(0),
         }
@@ -160,23 +154,10 @@ impl Artifact {
 
     /// The bytes of `wanted` if all its blocks are at hand.
     pub(super) fn at_hand(&self, wanted: &Range<u64>) -> Option<Bytes> {
-        if self.broken.get().is_some() || !blocks_of(wanted).all(|block| self.has(block)) {
+        if self.broken.get().is_some() || !blocks_of(wanted).all(|block| self.cached.has(block)) {
             return None;
         }
-        if lock(&self.kept).is_empty() {
-            return self.cached.read_range(wanted);
-        }
-        let mut bytes = BytesMut::with_capacity((wanted.end - wanted.start) as usize);
-        for block in blocks_of(wanted) {
-            let start = block * BLOCK_SIZE;
-            let from = wanted.start.max(start);
-            let to = wanted.end.min(start + BLOCK_SIZE);
-            match self.take_kept(block, from - start..to - start) {
-                Some(part) => bytes.extend_from_slice(&part),
-                None => bytes.extend_from_slice(&self.cached.read_range(&(from..to))?),
-            }
-        }
-        Some(bytes.freeze())
+        self.cached.read_range(wanted)
     }
 
     /// Starts to bring what is missing of `wanted`, waiting only for memory.
@@ -185,7 +166,7 @@ impl Artifact {
             return;
         }
         for run in self.missing(&blocks_of(wanted), DEMAND_PART) {
-            let reservation = self.reserve(self.bytes_of(&run)).await;
+            let reservation = self.cached.reserve(&self.budget, self.bytes_of(&run)).await;
             self.launch(run, reservation);
         }
     }
@@ -213,7 +194,7 @@ impl Artifact {
             if let Some(broken) = self.broken.get() {
                 return Err(broken.duplicate());
             }
-            let absent = blocks_of(wanted).find(|block| !self.has(*block));
+            let absent = blocks_of(wanted).find(|block| !self.cached.has(*block));
             let Some(block) = absent else {
                 let before = self.cached.damaged_blocks();
                 if let Some(bytes) = self.at_hand(wanted) {
@@ -230,7 +211,7 @@ impl Artifact {
             waited = true;
             if let Some(reach) = self.reach() {
                 reach.passed(block).await?;
-                if !self.has(block) {
+                if !self.cached.has(block) {
                     self.condemn(lost());
                 }
                 continue;
@@ -254,13 +235,9 @@ impl Artifact {
         }
         let rest = block..blocks_of(wanted).end;
         let run = self.missing(&rest, DEMAND_PART).into_iter().next()?;
-        let reservation = self.reserve(self.bytes_of(&run)).await;
+        let reservation = self.cached.reserve(&self.budget, self.bytes_of(&run)).await;
         self.launch(run, reservation)
             .filter(|flight| flight.borrow().landed <= block)
-    }
-
-    fn has(&self, block: u64) -> bool {
-        self.cached.has(block) || lock(&self.kept).contains_key(&block)
     }
 
     /// Runs of blocks within `blocks` that are neither at hand nor under way, each at most `part`
@@ -269,7 +246,7 @@ impl Artifact {
         let longest = (part / BLOCK_SIZE).max(1);
         let mut runs: Vec<Range<u64>> = Vec::new();
         for block in blocks.clone() {
-            if self.has(block) || lock(&self.flights).contains_key(&block) {
+            if self.cached.has(block) || lock(&self.flights).contains_key(&block) {
                 continue;
             }
             match runs.last_mut() {
@@ -296,17 +273,6 @@ impl Artifact {
         let range = start..start + self.bytes_of(blocks);
         let (links, validator) = (self.links.clone(), self.validator.clone());
         self.fetcher.part(links, validator, range)
-    }
-
-    /// Memory for `bytes` that a reader waits for.
-    async fn reserve(&self, bytes: u64) -> Reservation {
-        match self.budget.try_reserve(bytes) {
-            Some(reservation) => reservation,
-            None => {
-                self.cached.give_up_all_unread();
-                self.budget.reserve(bytes).await
-            }
-        }
     }
 
     /// Memory for `bytes` that a reader may want later, if there is any to spare.
@@ -354,26 +320,6 @@ impl Artifact {
             self.runtime.spawn(crew.fly(memory));
         }
         first
-    }
-
-    /// Keeps a block that the cache did not take.
-    pub(super) fn keep(&self, block: u64, bytes: Piece, memory: Reservation) {
-        let mut kept = lock(&self.kept);
-        kept.insert(block, (bytes, memory));
-        while kept.len() > KEPT_BLOCKS {
-            kept.pop_first();
-        }
-    }
-
-    /// `part` of a kept block; the block is let go once its end was read.
-    fn take_kept(&self, block: u64, part: Range<u64>) -> Option<Piece> {
-        let mut kept = lock(&self.kept);
-        let (bytes, _) = kept.get(&block)?;
-        let slice = bytes.slice(part.start as usize..part.end as usize);
-        if part.end as usize == bytes.len() {
-            kept.remove(&block);
-        }
-        Some(slice)
     }
 }
 

@@ -95,8 +95,9 @@ impl Crew {
 
     fn land(&mut self, bytes: Piece, memory: Reservation) {
         let block = self.left.start;
-        if let Err(memory) = self.artifact.cached.write(block, bytes.clone(), memory) {
-            self.artifact.keep(block, bytes, memory);
+        let cached = &self.artifact.cached;
+        if let Err(memory) = cached.write(block, bytes.clone(), memory) {
+            cached.stray(block, bytes, memory);
         }
         self.left.start += 1;
         lock(&self.artifact.flights).remove(&block);

@@ -19,6 +19,9 @@ use crate::world::{CLUSTER, World, attribute, eventually, sh, sha256_of};
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 4 * MIB + 77;
 
+/// More than is ever read ahead of a reader of these.
+const LONG: u64 = 40 * MIB + 5;
+
 fn content(number: u64) -> Content {
     Content::noise(700 + number, SIZE)
 }
@@ -109,6 +112,28 @@ fn case_43_a_full_disk_stops_no_reader_and_is_used_again_when_there_is_room() {
         before,
         "what it took it kept"
     );
+}
+
+#[test]
+fn case_43_without_a_cache_a_long_file_is_fetched_about_once() {
+    let content = Content::noise(710, LONG);
+    let mut world = World::with_content([content.clone()]);
+    let cache = world.dir.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    tmpfs(&cache);
+    let disk = Disk(cache);
+    sh(&format!("chmod 700 '{}'", disk.0.display()));
+    for memory in ["16MiB", "512MiB"] {
+        world.mount_keys = vec![format!("memory = \"{memory}\"")];
+        world.mount();
+        // Full from the first read on.
+        let _ = fs::write(disk.0.join("hog"), vec![1; 33 * MIB as usize]);
+        let before = world.sim.bill().bytes_served;
+        assert_eq!(sha256_of(&world.latest_file()), content.sha256().unwrap());
+        let fetched = world.sim.bill().bytes_served - before;
+        assert!(fetched < LONG + LONG / 4, "{memory}: {fetched} of {LONG}");
+        world.unmount();
+    }
 }
 
 #[test]

@@ -346,13 +346,7 @@ impl Drive {
                 let generation = self.generation.as_ref().ok_or_else(nowhere)?;
                 let cached = Arc::clone(&generation.cached);
                 let budget = &self.readers.budget;
-                let memory = match budget.try_reserve(len) {
-                    Some(memory) => memory,
-                    None => {
-                        cached.give_up_all_unread();
-                        budget.reserve(len).await
-                    }
-                };
+                let memory = cached.reserve(budget, len).await;
                 (cached.slab(len), memory)
             }
         };
