@@ -263,6 +263,9 @@ impl CachedArtifact {
             if state.kept > 0 {
                 return Ok(0);
             }
+            for index in extents {
+                state.strand_unread(*index);
+            }
             extents
                 .iter()
                 .map(|index| state.extents.forget_extent(*index))
@@ -290,6 +293,14 @@ impl CachedArtifact {
 }
 
 impl State {
+    /// The blocks of this extent leave the disk: those that wait in memory for their reader stay.
+    fn strand_unread(&mut self, extent: u64) {
+        let blocks = extent * EXTENT_BLOCKS..(extent + 1) * EXTENT_BLOCKS;
+        for (block, (data, memory)) in self.unread.extract_if(blocks, |_, _| true) {
+            self.strays.insert(block, Stray::new(data, memory));
+        }
+    }
+
     /// The disk did not take a block: it stays for its reader, if it still has to be read. What
     /// can be brought only once is lost at once instead of after its first reader.
     fn strand(&mut self, block: u64, waiting: Waiting) {
