@@ -1,9 +1,11 @@
 //! What mount(8) hands to `mount.mongo-backupfs`, as arguments of `mongo-backupfs`. Pure.
 //!
 //! `SOURCE DIR [-sfnvrw] [-o option,…]…`, as `/sbin/mount.*` helpers are called. SOURCE is a
-//! configuration file, or `none` for the usual one. Every key of `[mount]` is an option; so are the
-//! few of the command line that a mount needs. Options of other filesystems are ignored where they
-//! say what holds anyway or concern mount(8) alone, and refused otherwise.
+//! configuration file, or `none` or `mongo-backupfs` for the usual one or what the option `config`
+//! says: the last is what the kernel shows as the source, by which `mount -a` sees that a line is
+//! mounted already, and systemd that its mount is `_netdev`. Every key of `[mount]` is an option; so
+//! are the few of the command line that a mount needs. Options of other filesystems are ignored where
+//! they say what holds anyway or concern mount(8) alone, and refused otherwise.
 
 use super::document::closest;
 use super::settings::SETTINGS;
@@ -12,6 +14,8 @@ use crate::names;
 
 /// Options with a value that are flags of the command line, before the command.
 const GLOBAL: [&str; 4] = ["config", "log_file", "log_format", "log_level"];
+/// Sources that are no configuration file.
+const UNNAMED: [&str; 2] = ["none", "mongo-backupfs"];
 /// An option without a value that is a flag of `mount`.
 const REPLACE_STALE: &str = "replace_stale";
 
@@ -98,7 +102,7 @@ pub fn arguments(given: &[String]) -> Result<Vec<String>> {
         return Err(refused("expected SOURCE DIR [-o options]"));
     };
     let mut before = Vec::new();
-    if source.as_str() != "none" {
+    if !UNNAMED.contains(&source.as_str()) {
         before.push(format!("--config={source}"));
     }
     let mut after = Vec::new();
@@ -219,6 +223,10 @@ mod tests {
             (
                 "-rw none -orw,deny_processes=\"a,b\",file_mode=0440 /mnt -t mongo-backupfs",
                 "mount --daemon --deny-processes=a,b --file-mode=0440 -- /mnt",
+            ),
+            (
+                "mongo-backupfs /mnt -o rw,config=/etc/b.toml,_netdev",
+                "--config=/etc/b.toml mount --daemon -- /mnt",
             ),
             ("none /mnt -f -o on_open=never", "config check"),
         ] {
