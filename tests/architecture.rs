@@ -1,12 +1,14 @@
 //! Keeps the house in order: imports point one way, dangerous things stay in their rooms, files
-//! stay short; every case of `tests/README.md` has its tests, and every error that is explained is
-//! one of the program's. The checks read the source text; each is itself tested on a planted
-//! violation.
+//! stay short; every case of `tests/README.md` has its tests, every error that is explained is one of
+//! the program's, and what the packages are made of agrees. The checks read the source text; those of
+//! the code are themselves tested on planted violations.
 
 #[path = "architecture/cases.rs"]
 mod cases;
 #[path = "architecture/errors.rs"]
 mod errors;
+#[path = "architecture/packages.rs"]
+mod packages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
