@@ -1,10 +1,12 @@
 //! Keeps the house in order: imports point one way, dangerous things stay in their rooms, files
-//! stay short; every case of `tests/README.md` has its tests, every error that is explained is one of
-//! the program's, and what the packages are made of agrees. The checks read the source text; those of
-//! the code are themselves tested on planted violations.
+//! stay short; every case of `tests/README.md` has its tests, what the documents name and explain is
+//! the program's, and what the packages are made of agrees. The checks read the source text; those
+//! of the code are themselves tested on planted violations.
 
 #[path = "architecture/cases.rs"]
 mod cases;
+#[path = "architecture/documents.rs"]
+mod documents;
 #[path = "architecture/errors.rs"]
 mod errors;
 #[path = "architecture/packages.rs"]

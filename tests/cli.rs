@@ -1,9 +1,10 @@
 //! The command line as a user meets it: exit codes, one line per failure, pipes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
@@ -139,6 +140,81 @@ fn completions_and_manual_pages_know_every_command() {
     let page = fs::read_to_string(pages.join("mongo-backupfs-prepare.1")).unwrap();
     assert!(page.contains("dry\\-run"), "{page}");
     assert!(pages.join("mongo-backupfs.1").exists());
+}
+
+/// The words of `text` that begin like a flag.
+fn flags(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let flags = words.filter(|word| word.starts_with("--") && word.len() > 2);
+    flags.map(str::to_owned).collect()
+}
+
+/// What `COMMAND --help` tells, or the program's own help if there is no command.
+fn help(home: &Home, command: &[&str]) -> String {
+    let words: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+    home.run(&words).success().to_owned()
+}
+
+#[test]
+fn the_commands_and_flags_in_the_documents_are_the_programs() {
+    let home = Home::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let own = help(&home, &[]);
+    let commands = own.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.map_while(|line| line.strip_prefix("  ")?.split(' ').next());
+    let mut commands: BTreeSet<&str> = commands.collect();
+    commands.remove("help");
+
+    // Each command has its place in README's table, with no flag that it does not take.
+    let table = readme.split("| command | does |").nth(1).unwrap();
+    let mut documented = BTreeSet::new();
+    for row in table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with("| `"))
+    {
+        let cell = row.split(" | ").next().unwrap();
+        for usage in cell.split('`').skip(1).step_by(2) {
+            let command = usage.split(' ').next().unwrap();
+            let takes = flags(&help(&home, &[command]));
+            let unknown: Vec<String> = flags(usage).difference(&takes).cloned().collect();
+            assert!(unknown.is_empty(), "{usage}: {unknown:?}");
+            documented.insert(command.to_owned());
+        }
+    }
+    assert_eq!(
+        documented,
+        commands.iter().map(|&name| name.to_owned()).collect()
+    );
+
+    // So has each command line that a page shows.
+    let mut pages = vec![root.join("README.md"), root.join("SECURITY.md")];
+    for directory in ["docs", "docs/clouds"] {
+        let entries = fs::read_dir(root.join(directory)).unwrap();
+        pages.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    pages.retain(|page| page.extension().is_some_and(|kind| kind == "md"));
+    let mut checked = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for rest in text.split("mongo-backupfs ").skip(1) {
+            let line = rest.split(['`', '\n']).next().unwrap();
+            let command = line.split(' ').next().unwrap();
+            if !commands.contains(command) {
+                continue;
+            }
+            let takes = flags(&help(&home, &[command]));
+            let unknown: Vec<String> = flags(line).difference(&takes).cloned().collect();
+            assert!(
+                unknown.is_empty(),
+                "{}: {line}: {unknown:?}",
+                page.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked}");
 }
 
 #[test]

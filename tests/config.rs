@@ -1091,3 +1091,68 @@ proptest! {
         }
     }
 }
+
+/// The fenced blocks of `language` in a page, wherever they are indented to.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let opening = format!("```{language}");
+    let mut found = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if line.trim_start() == opening {
+            let block = lines.by_ref().take_while(|line| line.trim_start() != "```");
+            found.push(block.map(|line| format!("{line}\n")).collect());
+        }
+    }
+    found
+}
+
+/// Every configuration that the documents show is one.
+#[test]
+fn configurations_in_the_documents_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    for directory in ["docs", "docs/clouds"] {
+        let entries = fs::read_dir(root.join(directory)).unwrap();
+        pages.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    pages.retain(|page| page.extension().is_some_and(|kind| kind == "md"));
+    let desk = Desk::new();
+    let key = desk.write("key", "secret", 0o600);
+    let mut kinds = Vec::new();
+    for page in pages {
+        for block in blocks(&fs::read_to_string(&page).unwrap(), "toml") {
+            // Secrets that are on nobody's machine but the reader's.
+            let block = block
+                .replace("/etc/mongo-backupfs/atlas.key", key.to_str().unwrap())
+                .replace("\"pass atlas/client-secret\"", "\"echo secret\"");
+            let variables = [
+                ("ATLAS_CLIENT_ID", "id"),
+                ("TENCENTCLOUD_TOKEN", "token"),
+                ("ALIBABA_CLOUD_SECURITY_TOKEN", "token"),
+                ("AWS_ACCESS_KEY_ID", "id"),
+                ("AWS_SECRET_ACCESS_KEY", "key"),
+                ("AWS_SESSION_TOKEN", "token"),
+                ("PATH", "/usr/bin:/bin"),
+            ];
+            let loaded = desk.load_with(&block, 0o600, &[], &variables);
+            let config =
+                loaded.unwrap_or_else(|error| panic!("{}: {error}\n{block}", page.display()));
+            let page = page.file_stem().unwrap().to_str().unwrap().to_owned();
+            let names = block
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("kind = \""));
+            let names = names.map(|rest| rest.split('"').next().unwrap().to_owned());
+            kinds.extend(names.map(|kind| (page.clone(), kind)));
+            assert!(
+                !config.providers.is_empty() || block.contains("[mount]"),
+                "{block}"
+            );
+        }
+    }
+    for kind in ["atlas", "tencent", "aliyun", "ucloud", "bucket"] {
+        for page in ["README", kind] {
+            let shown = kinds.contains(&(page.to_owned(), kind.to_owned()));
+            assert!(shown, "{page} shows no configuration of kind {kind}");
+        }
+    }
+}
