@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::table::counted;
 use super::{Context, Exit, print};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{MountArgs, MountConfig};
@@ -47,18 +48,28 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             });
         }
         Err(error) => {
-            let cure = "correct that line; a key that is not known may be of a newer version: upgrade \
-                        mongo-backupfs, or remove it";
+            let there = context.config_path().is_ok_and(|path| path.exists());
+            let cure = match there {
+                true => {
+                    "correct that line; a key that is not known may be of a newer version: upgrade \
+                     mongo-backupfs, or remove it"
+                }
+                false => {
+                    "name another file, or write one: `mongo-backupfs config example` prints what \
+                     to start from"
+                }
+            };
             found.push(Finding::of_error("configuration", error, cure));
             found.extend(doctor::machine(&MountConfig::defaults(
                 &context.environment,
             )));
         }
     }
-    let failures = found
-        .iter()
-        .filter(|finding| finding.severity == Severity::Failure);
-    let failures = failures.count();
+    let count = |severity| {
+        let alike = found.iter().filter(|finding| finding.severity == severity);
+        alike.count()
+    };
+    let (warnings, failures) = (count(Severity::Warning), count(Severity::Failure));
     if args.json {
         print(&format!(
             "{}\n",
@@ -67,7 +78,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     } else {
         let colored = context.colored(io::stdout().is_terminal());
         let lines: Vec<String> = found.iter().map(|finding| line(finding, colored)).collect();
-        print(&lines.concat())?;
+        let sum = match (warnings, failures) {
+            (0, 0) => "all is well\n".to_owned(),
+            (1.., 0) => format!("it works, with {}\n", counted(warnings, "warning")),
+            _ => String::new(),
+        };
+        print(&(lines.concat() + &sum))?;
     }
     match failures {
         0 => Ok(Exit::Done),

@@ -133,7 +133,7 @@ impl Command {
             Command::Doctor(args) => doctor::run(context, &args),
             Command::Cache(args) => cache::run(context, &args),
             Command::Get(args) => get::run(context, &args),
-            Command::Status(args) => status::run(&args),
+            Command::Status(args) => status::run(context, &args),
             Command::Prepare(args) => prepare::run(context, args),
             Command::Demo(args) => demo::run(context, &args),
             Command::Config(args) => config::run(context, args),
@@ -204,6 +204,13 @@ impl Context {
         }
     }
 
+    /// Whether what goes to a stream that is or is not a terminal may be drawn over: not where the
+    /// terminal is said to know no more than lines.
+    fn draws(&self, terminal: bool) -> bool {
+        let kind = self.environment.get("TERM");
+        terminal && kind.is_some_and(|kind| !kind.is_empty() && kind != "dumb")
+    }
+
     /// Whether to colour what goes to a stream that is or is not a terminal.
     fn colored(&self, terminal: bool) -> bool {
         match self.global.color {
@@ -211,7 +218,7 @@ impl Context {
             Color::Never => false,
             Color::Auto => {
                 let refused = self.environment.get("NO_COLOR");
-                terminal && refused.is_none_or(|value| value.is_empty())
+                self.draws(terminal) && refused.is_none_or(|value| value.is_empty())
             }
         }
     }

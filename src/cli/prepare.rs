@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
 
 use super::{Context, Exit, finish, print};
 use crate::clock::{SharedClock, SystemClock};
@@ -55,10 +55,12 @@ pub(super) fn run(context: &Context, args: Args) -> Result<Exit> {
         wanted.sort_by(|a, b| a.path.cmp(&b.path));
         wanted.dedup_by(|a, b| a.path == b.path);
         let mut done = 0;
-        let mut works: FuturesUnordered<_> = wanted
-            .iter()
-            .map(|wanted| one(&ahead, wanted, &args))
-            .collect();
+        let works = wanted.iter().map(|wanted| one(&ahead, wanted, &args));
+        // What only looks tells in the order of the paths, what may wait tells as it comes.
+        let mut works = match args.dry_run {
+            true => works.collect::<FuturesOrdered<_>>().left_stream(),
+            false => works.collect::<FuturesUnordered<_>>().right_stream(),
+        };
         while let Some(outcome) = works.next().await {
             match outcome {
                 Ok(line) => {

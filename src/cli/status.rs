@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::table::{Align, columns, short_size};
-use super::{Exit, print};
+use super::table::{Align, columns, short_size, short_time};
+use super::{Context, Exit, print};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Report};
 use crate::names;
@@ -35,7 +35,7 @@ pub(super) struct Args {
     watch: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit> {
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let mut before: Option<(Instant, Vec<Report>)> = None;
     loop {
         let reports = reports(args)?;
@@ -43,9 +43,12 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
         if args.json {
             print(&format!("{}\n", json!({ "mounts": reports })))?;
         } else {
-            let clear = args.watch && io::stdout().is_terminal();
+            let clear = args.watch && context.draws(io::stdout().is_terminal());
             let mut text = String::from(if clear { CLEAR } else { "" });
-            for report in &reports {
+            for (number, report) in reports.iter().enumerate() {
+                if number > 0 {
+                    text += "\n";
+                }
                 let rate = before
                     .as_ref()
                     .and_then(|(then, earlier)| rate(report, earlier, at.duration_since(*then)));
@@ -182,6 +185,11 @@ fn foreign(error: serde_json::Error) -> Error {
     Error::new(Kind::Environment, words).with_source(error)
 }
 
+/// Seconds from one time to a later one.
+fn since(from: Timestamp, to: Timestamp) -> i64 {
+    to.duration_since(from).as_secs()
+}
+
 /// One mount in words.
 fn shown(report: &Report, rate: Option<(u64, u64)>) -> Result<String> {
     let status = read(&report.status)?;
@@ -194,7 +202,7 @@ fn shown(report: &Report, rate: Option<(u64, u64)>) -> Result<String> {
     line(format!(
         "{}: up {}, process {}, version {}",
         report.mountpoint.display(),
-        short_time(status.now.duration_since(status.since)),
+        short_time(since(status.since, status.now)),
         status.pid,
         status.version
     ));
@@ -230,14 +238,14 @@ fn shown(report: &Report, rate: Option<(u64, u64)>) -> Result<String> {
     text += &providers(&status);
     let _ = writeln!(
         text,
-        "\n{} download tasks created, {} openers wait",
+        "\ndownload tasks: {} created so far; opens that wait: {}",
         status.tasks.created_total, status.tasks.waiting
     );
     if !tasks.is_empty() {
         text += &table(&tasks, status.now);
     }
     if let Some(error) = &status.last_error {
-        let ago = short_time(status.now.duration_since(error.time));
+        let ago = short_time(since(error.time, status.now));
         let LastError {
             operation,
             path,
@@ -257,7 +265,7 @@ fn providers(status: &Status) -> String {
         vec![["PROVIDER", "INSTANCES", "LISTED", "RETRIES", "ERROR"].map(str::to_owned)];
     for provider in &status.providers {
         let listed = provider.last_listing.map_or("never".to_owned(), |at| {
-            format!("{} ago", short_time(status.now.duration_since(at)))
+            format!("{} ago", short_time(since(at, status.now)))
         });
         lines.push([
             provider.name.clone(),
@@ -272,8 +280,7 @@ fn providers(status: &Status) -> String {
 }
 
 fn table(tasks: &[Task], now: Timestamp) -> String {
-    let ahead =
-        |at: Option<Timestamp>| at.map_or(String::new(), |at| short_time(at.duration_since(now)));
+    let ahead = |at: Option<Timestamp>| at.map_or(String::new(), |at| short_time(since(now, at)));
     let mut lines = vec![
         [
             "STATE", "%", "READY IN", "GONE IN", "WAITING", "PATH", "ERROR",
@@ -291,7 +298,11 @@ fn table(tasks: &[Task], now: Timestamp) -> String {
             ahead(task.estimate),
             ahead(task.expires),
             task.waiting.to_string(),
-            task.path.clone().unwrap_or_else(key),
+            // As commands take it.
+            match &task.path {
+                Some(path) => path.trim_start_matches('/').to_owned(),
+                None => key(),
+            },
             task.error.clone().unwrap_or_default(),
         ]);
     }
@@ -299,37 +310,9 @@ fn table(tasks: &[Task], now: Timestamp) -> String {
     columns([Left, Right, Right, Right, Right, Left, Left], &lines)
 }
 
-/// About how long, in its two largest units: `3d4h`, `12m30s`; `0s` for what is over.
-fn short_time(time: SignedDuration) -> String {
-    let seconds = time.as_secs().max(0);
-    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes, seconds % 60) {
-        (0, 0, 0, seconds) => format!("{seconds}s"),
-        (0, 0, minutes, seconds) => format!("{minutes}m{seconds}s"),
-        (0, hours, minutes, _) => format!("{hours}h{minutes}m"),
-        (days, hours, ..) => format!("{days}d{hours}h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_short() {
-        for (seconds, text) in [
-            (-5, "0s"),
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m0s"),
-            (3599, "59m59s"),
-            (3600, "1h0m"),
-            (86399, "23h59m"),
-            (90000, "1d1h"),
-        ] {
-            assert_eq!(short_time(SignedDuration::from_secs(seconds)), text);
-        }
-    }
 
     #[test]
     fn a_document_of_another_version_is_said_to_be_one() {

@@ -1,4 +1,6 @@
-//! How commands show things to people: aligned columns, short sizes. Pure.
+//! How commands show things to people: aligned columns, short sizes and times. Pure.
+
+pub(super) use crate::config::units::short_size;
 
 /// Which way a column leans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,30 +32,28 @@ pub(super) fn columns<const N: usize>(align: [Align; N], lines: &[[String; N]]) 
     text
 }
 
-/// About how many bytes, in at most four digits and a unit: `1023B`, `1.5GiB`, `12TiB`.
-pub(super) fn short_size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes}B");
+/// About how long, in its two largest units: `3d4h`, `12m30s`; `0s` for what is over.
+pub(super) fn short_time(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (0, hours, minutes, _) => format!("{hours}h{minutes}m"),
+        (days, hours, ..) => format!("{days}d{hours}h"),
     }
-    // Tenths of the unit, rounded, so that 1023.96KiB becomes 1.0MiB.
-    let mut tenths = (u128::from(bytes) * 10 + 512) / 1024;
-    let mut unit = 0;
-    while tenths >= 10240 - 5 && unit + 1 < UNITS.len() {
-        tenths = (tenths + 512) / 1024;
-        unit += 1;
-    }
-    if tenths < 100 {
-        format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
-    } else {
-        format!("{}{}", (tenths + 5) / 10, UNITS[unit])
+}
+
+/// `1 file`, `2 files`: how many of what is called `one` if there is one, and else has an s.
+pub(super) fn counted(number: usize, one: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {one}s"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -67,26 +67,25 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in [
-            (0, "0B"),
-            (1023, "1023B"),
-            (1024, "1.0KiB"),
-            (1536, "1.5KiB"),
-            (10 * 1024, "10KiB"),
-            ((1 << 20) - 1, "1.0MiB"),
-            (20 << 20, "20MiB"),
-            (3 << 29, "1.5GiB"),
-            (u64::MAX, "16EiB"),
+    fn times_are_short() {
+        for (seconds, text) in [
+            (-5, "0s"),
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m0s"),
+            (3599, "59m59s"),
+            (3600, "1h0m"),
+            (86399, "23h59m"),
+            (90000, "1d1h"),
         ] {
-            assert_eq!(short_size(bytes), text);
+            assert_eq!(short_time(seconds), text);
         }
     }
 
-    proptest! {
-        #[test]
-        fn no_size_is_long(bytes in any::<u64>()) {
-            prop_assert!(short_size(bytes).len() <= 7);
-        }
+    #[test]
+    fn what_is_counted_is_named() {
+        assert_eq!(counted(0, "file"), "0 files");
+        assert_eq!(counted(1, "file"), "1 file");
+        assert_eq!(counted(12, "file"), "12 files");
     }
 }

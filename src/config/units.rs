@@ -72,6 +72,26 @@ pub fn show_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
+/// About how many bytes, in at most four digits and a unit: `1023B`, `1.5GiB`, `12TiB`.
+pub fn short_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    // Tenths of the unit, rounded, so that 1023.96KiB becomes 1.0MiB.
+    let mut tenths = (u128::from(bytes) * 10 + 512) / 1024;
+    let mut unit = 0;
+    while tenths >= 10240 - 5 && unit + 1 < UNITS.len() {
+        tenths = (tenths + 512) / 1024;
+        unit += 1;
+    }
+    if tenths < 100 {
+        format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        format!("{}{}", (tenths + 5) / 10, UNITS[unit])
+    }
+}
+
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
     ("KB", 1_000),
@@ -168,6 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0KiB"),
+            (1536, "1.5KiB"),
+            (10 * 1024, "10KiB"),
+            ((1 << 20) - 1, "1.0MiB"),
+            (20 << 20, "20MiB"),
+            (3 << 29, "1.5GiB"),
+            (u64::MAX, "16EiB"),
+        ] {
+            assert_eq!(short_size(bytes), text);
+        }
+    }
+
+    #[test]
     fn modes() {
         assert_eq!(mode("0400"), Ok(0o400));
         assert_eq!(mode("755"), Ok(0o755));
@@ -182,6 +219,11 @@ mod tests {
             let time = Duration::from_millis(number);
             prop_assert_eq!(duration(&show_duration(time)), Ok(time));
             prop_assert_eq!(size(&show_size(number)), Ok(number));
+        }
+
+        #[test]
+        fn no_size_is_long(bytes in any::<u64>()) {
+            prop_assert!(short_size(bytes).len() <= 7);
         }
 
         #[test]

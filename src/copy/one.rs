@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::part::Part;
 use super::plan::Item;
@@ -14,12 +14,25 @@ use super::{Event, Listener, Options};
 use crate::error::{Error, Kind, Result};
 use crate::fs::{Check, Verdict};
 
-/// Bytes asked for at a time.
-const PIECE: u64 = 1 << 20;
+/// Most bytes asked for at a time, and least: whoever looks on sees a slow copy get on too.
+const LARGEST: u64 = 1 << 20;
+const SMALLEST: u64 = 128 << 10;
+/// A piece that took less is followed by a larger one, one that took more than twice as long by a
+/// smaller one.
+const MOMENT: Duration = Duration::from_millis(250);
 /// How often the progress of a waited-for task is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a file is begun anew that changes while it is copied.
 const ROUNDS: usize = 3;
+
+/// How many bytes are asked for after `piece`, which took so long.
+fn next(piece: u64, took: Duration) -> u64 {
+    match took {
+        _ if took < MOMENT => (piece * 2).min(LARGEST),
+        _ if took > MOMENT * 2 => (piece / 2).max(SMALLEST),
+        _ => piece,
+    }
+}
 
 /// Copies `item`, unless it is at its place already. At most as many as `turns` has are copied at
 /// a time; waiting for a task takes no turn.
@@ -114,9 +127,11 @@ async fn bring(item: &Item, source: &Source, open: &Open, tell: Listener<'_>) ->
         size,
         resumed: part.len(),
     });
+    let mut piece = SMALLEST;
     while part.len() < size {
         let at = part.len();
-        let len = PIECE.min(size - at) as u32;
+        let len = piece.min(size - at) as u32;
+        let begun = Instant::now();
         let bytes = match open.read(at, len).await {
             Ok(bytes) => bytes,
             // What was taken in may be what was found to be wrong.
@@ -126,6 +141,7 @@ async fn bring(item: &Item, source: &Source, open: &Open, tell: Listener<'_>) ->
             }
             Err(error) => return Err(error),
         };
+        piece = next(piece, begun.elapsed());
         heed(at, &bytes);
         block_in_place(|| part.append(&bytes))?;
         tell(Event::Progress {
@@ -155,4 +171,20 @@ fn wrong(to: &Path) -> Error {
         to.display()
     );
     Error::new(Kind::Protocol, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_as_large_as_what_brings_them_is_fast() {
+        let quick = Duration::from_millis(10);
+        let sizes = std::iter::successors(Some(SMALLEST), |size| Some(next(*size, quick)));
+        let sizes: Vec<u64> = sizes.take(5).map(|size| size >> 10).collect();
+        assert_eq!(sizes, [128, 256, 512, 1024, 1024]);
+        assert_eq!(next(LARGEST, MOMENT), LARGEST);
+        assert_eq!(next(LARGEST, MOMENT * 3), LARGEST / 2);
+        assert_eq!(next(SMALLEST, MOMENT * 3), SMALLEST);
+    }
 }

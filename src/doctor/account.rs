@@ -97,10 +97,13 @@ impl Visit<'_> {
                 break;
             }
         }
-        let count = instances.len();
+        let count = match instances.len() {
+            1 => "1 instance".to_owned(),
+            count => format!("{count} instances"),
+        };
         let Some(shard) = sample else {
             return self.ok(format!(
-                "{count} instances; none of the first has a backup to download"
+                "{count}; none of the first has a backup to download"
             ));
         };
         let Some(files) = self.step(Step::Backups, provider.files(&shard)).await else {
@@ -134,7 +137,7 @@ impl Visit<'_> {
                 Err(_) => return self.failed(Step::Link, &silent()),
             }
         }
-        let mut what = format!("{count} instances; listing them and their backups is allowed");
+        let mut what = format!("{count}; listing them and their backups is allowed");
         if tasks {
             what.push_str(", and so is listing download tasks");
         }

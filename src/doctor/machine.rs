@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::cache;
 use crate::config::MountConfig;
+use crate::config::units::short_size;
 use crate::mount;
 use crate::tasks::ledger::Ledger;
 
@@ -78,8 +79,8 @@ fn cache_directory(config: &MountConfig) -> Vec<Finding> {
         all.push(Finding::failure(
             SUBJECT,
             format!(
-                "{shown} has {} bytes free: reads go on without a cache",
-                found.free
+                "{shown} has {} free: reads go on without a cache",
+                short_size(found.free)
             ),
             "free some space, set a smaller cache_size, or another cache_dir",
         ));
@@ -87,8 +88,9 @@ fn cache_directory(config: &MountConfig) -> Vec<Finding> {
         all.push(Finding::warning(
             SUBJECT,
             format!(
-                "{shown} cannot grow to its cache_size of {} bytes: {} are free",
-                config.cache_size, found.free
+                "{shown} cannot grow to its cache_size of {}: {} are free",
+                short_size(config.cache_size),
+                short_size(found.free)
             ),
             "set a smaller cache_size, or cache_dir to a larger filesystem",
         ));
@@ -114,9 +116,10 @@ fn ledger(config: &MountConfig) -> Finding {
     const SUBJECT: &str = "ledger";
     let shown = config.state_dir.display();
     match Ledger::examine(&config.state_dir) {
-        Ok(Some(tasks)) => {
-            Finding::ok(SUBJECT, format!("{shown} is whole and knows {tasks} tasks"))
-        }
+        Ok(Some(tasks)) => Finding::ok(
+            SUBJECT,
+            format!("{shown} is whole; tasks that it knows: {tasks}"),
+        ),
         Ok(None) => Finding::ok(SUBJECT, format!("{shown} is empty yet, and can be written")),
         Err(error) => Finding::of_error(
             SUBJECT,

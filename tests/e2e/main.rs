@@ -16,6 +16,7 @@ mod dice;
 mod disks;
 mod doctor;
 mod documents;
+mod drawn;
 mod get;
 mod hangs;
 mod kills;
@@ -33,6 +34,8 @@ mod spool;
 mod status;
 mod tasks;
 mod tencent;
+#[path = "../support/terminal.rs"]
+mod terminal;
 mod tools;
 mod troubles;
 mod ucloud;

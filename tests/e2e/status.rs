@@ -33,7 +33,7 @@ fn people_and_programs_are_told_the_same() {
     let shard = world.path_of(file.parent().unwrap());
     for part in [
         &place,
-        "1 download tasks created, 1 openers wait",
+        "download tasks: 1 created so far; opens that wait: 1",
         "PROVIDER",
         "tencent",
         &shard,

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment, MountArgs};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Mount, Signals};
-use crate::sim::{Sim, demo_clouds, pbm_storage};
+use crate::sim::{Fault, Rule, Side, Sim, demo_clouds, pbm_storage};
 
 /// The top-level directories of the demo's accounts.
 const ATLAS: &str = "atlas-demo";
@@ -28,6 +28,11 @@ const TENCENT: &str = "tencent-demo";
 const ALIYUN: &str = "aliyun-demo";
 const UCLOUD: &str = "ucloud-demo";
 const BUCKET: &str = "bucket-demo";
+
+/// With `--slow`: from the request of a download task to its link.
+const TASK_TIME: SignedDuration = SignedDuration::from_secs(4);
+/// With `--slow`: what each answer brings.
+const BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// The local directory, within the demo's, that is shown as a bucket.
 const STORAGE: &str = "pbm";
@@ -39,6 +44,9 @@ pub(super) struct Args {
     /// List, copy and verify everything, print what it cost, and end: 0 if all of it was right
     #[arg(long)]
     check: bool,
+    /// As in life: download tasks take some seconds, and bytes come slowly
+    #[arg(long)]
+    slow: bool,
     /// Serve the simulated clouds without mounting them; print their keys as a line of JSON, then
     /// a configuration
     #[arg(long, conflicts_with_all = ["check", "mountpoint"])]
@@ -52,6 +60,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         let sim = Sim::start(demo_clouds())
             .await
             .map_err(|error| environment("cannot serve the simulated clouds", error))?;
+        if args.slow {
+            slow_down(&sim);
+        }
         if args.serve {
             print(&format!("{}\n{}", keys(&sim), accounts(&sim)))?;
             signals.terminated().await;
@@ -68,7 +79,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             mount.stop().await?;
             return check::conclude(report?, &stage);
         }
-        match introduce(mount.mountpoint()).await {
+        match introduce(mount.mountpoint(), &stage.config_path()).await {
             Ok(()) => mount.serve(&mut signals, None).await,
             Err(error) => mount.stop().await.and(Err(error)),
         }
@@ -112,18 +123,22 @@ impl Stage {
         made().map_err(|error| environment("cannot make a temporary directory", error))
     }
 
+    fn config_path(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
     /// The configuration of the simulated accounts, read from a file like any other. Nothing in
     /// the process environment changes it.
     fn config(&self, sim: &Sim, context: &Context) -> Result<Config> {
         let dir = self.dir.path();
         let text = format!(
-            "[mount]\ncache_dir = {}\nstate_dir = {}\n\n{}\n{}",
+            "[mount]\ncache_dir = {}\nstate_dir = {}\ncache_size = \"256MiB\"\n\n{}\n{}",
             quoted(&dir.join("cache").to_string_lossy()),
             quoted(&dir.join("state").to_string_lossy()),
             accounts(sim),
             bucket(&dir.join(STORAGE)),
         );
-        let path = dir.join("config.toml");
+        let path = self.config_path();
         let mut file = fs::OpenOptions::new();
         file.write(true).create_new(true).mode(0o600);
         file.open(&path)
@@ -253,28 +268,37 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Lets everybody see how waiting looks.
+fn slow_down(sim: &Sim) {
+    sim.adjust(|knobs| knobs.task_time = TASK_TIME);
+    sim.adjust_tencent(|knobs| knobs.task_time = TASK_TIME);
+    if let Some(cloud) = sim.aliyun() {
+        cloud.adjust(|knobs| knobs.task_time = TASK_TIME);
+    }
+    let slow = Fault::Throttle {
+        bytes_per_second: BYTES_PER_SECOND,
+    };
+    sim.faults().add(Rule::new(slow).on(Side::Data));
+}
+
 /// Shows what is there and what to do with it.
-async fn introduce(mountpoint: &Path) -> Result<()> {
+async fn introduce(mountpoint: &Path, config: &Path) -> Result<()> {
     let root = mountpoint.to_owned();
     let listed = aside(move || tree::list(&root)).await?;
-    let root = mountpoint.display();
-    let mut text = format!(
+    let (root, config) = (mountpoint.display(), config.display());
+    print(&format!(
         "Simulated clouds are mounted at {root}; looking is free, opening a file creates its \
-         download task.\n\n{}\n",
-        tree::draw(&listed, 1)
-    );
-    let is_tgz = |file: &PathBuf| file.extension().is_some_and(|end| end == "tgz");
-    if let Some(file) = tree::files(&listed).into_iter().rfind(is_tgz) {
-        let file = file.display();
-        text.push_str(&format!(
-            "Try, in another terminal:\n  \
-             cp {file} /tmp/\n  \
-             tar tzvf {file}\n  \
-             getfattr -d {file}\n\n\
-             Ctrl-C unmounts and leaves nothing behind.\n"
-        ));
-    }
-    print(&text)
+         download task.\n\n\
+         {}\n\
+         Try, in another terminal:\n  \
+         export MONGO_BACKUPFS_CONFIG={config}\n  \
+         mongo-backupfs get {TENCENT}/cmgo-ledger01/latest /tmp/ledger\n  \
+         tar tzvf {root}/{ATLAS}/reviews/latest/reviews/reviews.tgz\n  \
+         mongo-backupfs status\n  \
+         mongo-backupfs doctor\n\n\
+         Ctrl-C unmounts and leaves nothing behind.\n",
+        tree::overview(&listed)
+    ))
 }
 
 /// Runs what touches the mount off the threads that serve it.

@@ -3,8 +3,11 @@
 //! What is copied and how is in [`crate::copy`], how it is shown in [`show`]. A signal ends it in
 //! a state that the same command goes on from.
 
+mod line;
+mod screen;
 mod show;
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,7 +48,7 @@ pub(super) struct Args {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let config = context.config(&MountArgs::default())?;
-    let show = Show::new(args.json);
+    let show = Show::new(args.json, context.draws(io::stderr().is_terminal()));
     let runtime = mount::runtime()?;
     let exit = runtime.block_on(async {
         let source = Source::open(&config, Arc::new(SystemClock))?;
@@ -64,7 +67,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         show.end();
         source.close().await;
         match ended? {
-            Ended::ByItself(Outcome { whole, failures }) => finish(failures, whole > 0),
+            Ended::ByItself(Outcome { whole, failures }) => {
+                show.sum_up();
+                finish(failures, whole > 0)
+            }
             Ended::BySignal(number) => {
                 show.say("interrupted: the same command goes on from here");
                 Ok(Exit::Signal(number))

@@ -1,16 +1,22 @@
 //! How copies are shown: bars on a terminal, lines elsewhere, JSON for programs.
 //!
-//! Owns the bars, behind one lock that is held for moments. Files that are done are told on stdout,
-//! everything that passes on stderr.
+//! Owns the bars, behind one lock that is held for moments; [`line`] lays them out. Files that are
+//! done are told on stdout, everything that passes on stderr.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use jiff::Timestamp;
 
-use crate::cli::table::short_size;
+use super::line;
+use super::screen::{self, Screen};
+use crate::cli::table::{counted, short_size, short_time};
+use crate::clock::{Clock, SystemClock};
 use crate::copy::Event;
 use crate::sync::lock;
 
@@ -19,43 +25,82 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// The same for programs.
 const PAUSE_JSON: Duration = Duration::from_secs(1);
 
-const FILE: &str = "{wide_msg} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-const WAITING: &str = "{wide_msg} {prefix}";
-const TOTAL: &str = "[{wide_bar:.green}] {percent}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {prefix}";
+/// How often a second bars are drawn at most.
+const HZ: u8 = 15;
 
 /// Shows events.
 #[derive(Debug)]
 pub(super) struct Show {
     json: bool,
     bars: Option<MultiProgress>,
+    begun: Instant,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    files: usize,
-    ended: usize,
+    count: Count,
     /// Of each file that is under way.
     under_way: HashMap<String, UnderWay>,
     total: Option<ProgressBar>,
+}
+
+/// How many files, and what became of them.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    files: usize,
+    copied: usize,
+    skipped: usize,
+    failed: usize,
+    /// Files that are being copied, whose sizes are known therefore.
+    copying: usize,
+    /// Bytes that came for copies that are whole.
+    bytes: u64,
+}
+
+impl Count {
+    fn ended(&self) -> usize {
+        self.copied + self.skipped + self.failed
+    }
 }
 
 #[derive(Debug)]
 struct UnderWay {
     begun: Instant,
     told: Instant,
+    /// Whether its bytes are coming.
+    copying: bool,
     /// Bytes that were there at the beginning, and are now.
     resumed: u64,
     here: u64,
     bar: Option<ProgressBar>,
 }
 
+impl UnderWay {
+    fn new(resumed: u64, bar: Option<ProgressBar>) -> Self {
+        let now = Instant::now();
+        UnderWay {
+            begun: now,
+            told: now,
+            copying: false,
+            resumed,
+            here: resumed,
+            bar,
+        }
+    }
+}
+
 impl Show {
-    pub(super) fn new(json: bool) -> Self {
-        let bars = !json && io::stderr().is_terminal();
+    /// Shows events as JSON, else as bars if stderr is a terminal that can `draw`, else as lines.
+    pub(super) fn new(json: bool, draw: bool) -> Self {
+        let bars = || {
+            let target = ProgressDrawTarget::term_like_with_hz(Box::<Screen>::default(), HZ);
+            MultiProgress::with_draw_target(target)
+        };
         Show {
             json,
-            bars: bars.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr())),
+            bars: (!json && draw).then(bars),
+            begun: Instant::now(),
             state: Mutex::default(),
         }
     }
@@ -65,10 +110,11 @@ impl Show {
         let mut state = lock(&self.state);
         match event {
             Event::Plan { files, mount } => {
-                state.files = *files;
+                state.count.files = *files;
                 if let Some(bars) = &self.bars {
-                    let bar = ProgressBar::new(0).with_style(style(TOTAL));
+                    let bar = ProgressBar::new(0).with_style(total(state.count));
                     state.total = Some(bars.add(bar));
+                    state.renew_total();
                 }
                 if let Some(mount) = mount
                     && !self.json
@@ -76,27 +122,15 @@ impl Show {
                     self.say(&format!("reading through the mount at {}", mount.display()));
                 }
             }
-            Event::Waiting {
-                path,
-                state: word,
-                percent,
-                estimate,
-                cached,
-            } => {
-                let percent = percent.map(|p| format!(" {p} %")).unwrap_or_default();
-                let estimate = estimate.map(|at| format!(", expected ready at {at:.0}"));
-                let cached = match cached {
-                    0 => String::new(),
-                    bytes => format!(", {} so far", short_size(*bytes)),
-                };
-                let words = format!("{word}{percent}{}{cached}", estimate.unwrap_or_default());
+            Event::Waiting { path, .. } => {
+                let wait = Wait::of(event);
                 match &self.bars {
                     Some(bars) => {
                         let bar = bar_of(&mut state, bars, path);
-                        bar.set_style(style(WAITING));
-                        bar.set_prefix(words);
+                        bar.set_style(waiting(path, wait));
+                        bar.tick();
                     }
-                    None if !self.json => self.say(&format!("{path}: {words}")),
+                    None if !self.json => self.say(&format!("{path}: {}", wait.in_words())),
                     None => {}
                 }
             }
@@ -108,24 +142,29 @@ impl Show {
             } => {
                 let bar = self.bars.as_ref().map(|bars| {
                     let bar = bar_of(&mut state, bars, path);
-                    bar.set_style(style(FILE));
+                    bar.set_style(copying(path));
                     bar.set_length(*size);
                     bar.set_position(*resumed);
+                    // What an earlier run left tells nothing of the rate.
+                    bar.tick();
                     bar.reset_eta();
                     bar
                 });
-                if let Some(total) = &state.total {
-                    total.inc_length(size - resumed);
+                let mut file = UnderWay::new(*resumed, bar);
+                file.copying = true;
+                // A file that changed on its way is begun anew.
+                if let Some(before) = state.under_way.insert((*path).to_owned(), file) {
+                    state.forget(&before);
                 }
-                let now = Instant::now();
-                let under_way = UnderWay {
-                    begun: now,
-                    told: now,
-                    resumed: *resumed,
-                    here: *resumed,
-                    bar,
-                };
-                state.under_way.insert((*path).to_owned(), under_way);
+                if let Some(bar) = &state.total {
+                    bar.inc_length(size - resumed);
+                    // Neither does the time in which nothing was to come.
+                    if state.count.copying == 0 {
+                        bar.reset_eta();
+                    }
+                }
+                state.count.copying += 1;
+                state.renew_total();
             }
             Event::Progress { path, bytes, size } => {
                 if self.progressed(&mut state, path, *bytes, *size) {
@@ -133,6 +172,7 @@ impl Show {
                 }
             }
             Event::Skipped { path, to, size } => {
+                state.count.skipped += 1;
                 self.ended(&mut state, path);
                 let size = short_size(*size);
                 self.done(&format!("{path}: {size} are at {} already", to.display()));
@@ -143,25 +183,25 @@ impl Show {
                 size,
                 verified,
             } => {
-                let under_way = self.ended(&mut state, path);
-                let rate = under_way.map_or(String::new(), |file| {
+                state.count.copied += 1;
+                let file = self.ended(&mut state, path);
+                let came = file.as_ref().map_or(0, |file| file.here - file.resumed);
+                state.count.bytes += came;
+                let rate = file.map_or(String::new(), |file| {
                     let time = file.begun.elapsed().as_secs_f64();
-                    let bytes = (file.here - file.resumed) as f64;
-                    let rate = short_size((bytes / time.max(0.001)) as u64);
+                    let rate = short_size((came as f64 / time.max(0.001)) as u64);
                     format!(", {rate}/s")
                 });
                 let verified = match verified {
                     Some(true) => ", digest verified",
                     _ => "",
                 };
-                let size = short_size(*size);
-                self.done(&format!(
-                    "{path}: {size} to {}{rate}{verified}",
-                    to.display()
-                ));
+                let (size, to) = (short_size(*size), destination(path, to).display());
+                self.done(&format!("{path}: {size} to {to}{rate}{verified}"));
             }
             // Told at the end, with the exit code.
             Event::Failed { path, .. } => {
+                state.count.failed += 1;
                 self.ended(&mut state, path);
             }
         }
@@ -173,12 +213,34 @@ impl Show {
         }
     }
 
-    /// Takes the bars away.
+    /// Takes the bars away for good.
     pub(super) fn end(&self) {
         if let Some(bars) = &self.bars {
             // What stays on the screen is no failure.
             let _ = bars.clear();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
         }
+    }
+
+    /// Tells what became of more files than one.
+    pub(super) fn sum_up(&self) {
+        let count = lock(&self.state).count;
+        if self.json || count.files < 2 {
+            return;
+        }
+        let time = short_time(i64::try_from(self.begun.elapsed().as_secs()).unwrap_or(i64::MAX));
+        let mut words = format!(
+            "{}: {} copied, {} in {time}",
+            counted(count.files, "file"),
+            count.copied,
+            short_size(count.bytes)
+        );
+        for (number, what) in [(count.skipped, "there already"), (count.failed, "failed")] {
+            if number > 0 {
+                words += &format!("; {number} {what}");
+            }
+        }
+        self.say(&words);
     }
 
     /// A line on stderr.
@@ -235,43 +297,226 @@ impl Show {
 
     fn ended(&self, state: &mut State, path: &str) -> Option<UnderWay> {
         let file = state.under_way.remove(path);
+        if let Some(file) = &file {
+            state.count.copying -= usize::from(file.copying);
+        }
         if let Some(bars) = &self.bars
             && let Some(bar) = file.as_ref().and_then(|file| file.bar.as_ref())
         {
             bar.finish_and_clear();
             bars.remove(bar);
         }
-        state.ended += 1;
-        if let Some(total) = &state.total {
-            total.set_prefix(format!("{} of {} files", state.ended, state.files));
-        }
+        state.renew_total();
         file
     }
 }
 
-/// The bar of a file, above that of the total.
+impl State {
+    /// Takes a copy that is begun anew out of the total.
+    fn forget(&mut self, before: &UnderWay) {
+        if !before.copying {
+            return;
+        }
+        self.count.copying -= 1;
+        if let Some(total) = &self.total {
+            let came = before.here - before.resumed;
+            total.set_position(total.position().saturating_sub(came));
+            let length = before.bar.as_ref().and_then(ProgressBar::length);
+            total.dec_length(length.unwrap_or_default().saturating_sub(before.resumed));
+        }
+    }
+
+    fn renew_total(&self) {
+        if let Some(bar) = &self.total {
+            bar.set_style(total(self.count));
+            bar.tick();
+        }
+    }
+}
+
+/// How a file waits.
+#[derive(Debug, Clone, Default)]
+struct Wait {
+    /// As `user.backupfs.state`.
+    state: String,
+    percent: Option<u8>,
+    estimate: Option<Timestamp>,
+    cached: u64,
+}
+
+impl Wait {
+    fn of(event: &Event<'_>) -> Self {
+        match event {
+            Event::Waiting {
+                state,
+                percent,
+                estimate,
+                cached,
+                ..
+            } => Wait {
+                state: (*state).to_owned(),
+                percent: *percent,
+                estimate: *estimate,
+                cached: *cached,
+            },
+            _ => Wait::default(),
+        }
+    }
+
+    /// What is waited for: a task that is ready leaves the file to be opened, or its bytes to come
+    /// until its length is known.
+    fn what(&self) -> String {
+        match (&*self.state, self.cached, self.percent) {
+            ("ready", 0, _) => "opening".to_owned(),
+            ("ready", ..) => "fetching".to_owned(),
+            (state, _, Some(percent)) => format!("{state} {percent} %"),
+            (state, _, None) => state.to_owned(),
+        }
+    }
+
+    fn estimate(&self) -> Option<Timestamp> {
+        self.estimate.filter(|_| self.state != "ready")
+    }
+
+    fn cached(&self) -> Option<String> {
+        (self.cached > 0).then(|| format!("{} so far", short_size(self.cached)))
+    }
+
+    /// For a bar, which is drawn again as time goes by.
+    fn details(&self, now: Timestamp) -> Vec<String> {
+        let ahead = self.estimate().filter(|at| *at > now);
+        let ahead = ahead.map(|at| {
+            let seconds = at.duration_since(now).as_secs();
+            format!("ready in {}", short_time(seconds))
+        });
+        [Some(self.what()), ahead, self.cached()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// For a line, which may be read much later.
+    fn in_words(&self) -> String {
+        let estimate = self
+            .estimate()
+            .map(|at| format!("expected ready at {at:.0}"));
+        let words = [Some(self.what()), estimate, self.cached()];
+        words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The bar of a file, below that of the total: where there are more files than lines, that one stays.
 fn bar_of(state: &mut State, bars: &MultiProgress, path: &str) -> ProgressBar {
     if let Some(bar) = state.under_way.get(path).and_then(|file| file.bar.clone()) {
         return bar;
     }
-    let bar = bars.insert_from_back(1, ProgressBar::new(0));
-    bar.set_message(path.to_owned());
-    let now = Instant::now();
-    let under_way = UnderWay {
-        begun: now,
-        told: now,
-        resumed: 0,
-        here: 0,
-        bar: Some(bar.clone()),
-    };
-    state.under_way.insert(path.to_owned(), under_way);
+    let bar = ProgressBar::new(0).with_style(waiting(path, Wait::default()));
+    let bar = bars.add(bar);
+    let file = UnderWay::new(0, Some(bar.clone()));
+    state.under_way.insert(path.to_owned(), file);
     bar
 }
 
-/// A layout written here, which is well-formed.
-fn style(layout: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(layout);
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
+/// The directory below which `path` is mirrored to `to`, else that itself.
+fn destination<'a>(path: &str, to: &'a Path) -> &'a Path {
+    match to.ends_with(path) {
+        true => to.ancestors().nth(Path::new(path).iter().count()),
+        false => None,
+    }
+    .unwrap_or(to)
+}
+
+fn waiting(path: &str, wait: Wait) -> ProgressStyle {
+    let path = path.to_owned();
+    drawn(move |width, _| line::file(width, &path, &wait.details(SystemClock.now())))
+}
+
+fn copying(path: &str) -> ProgressStyle {
+    let path = path.to_owned();
+    drawn(move |width, bar| {
+        let size = bar.len().unwrap_or_default();
+        let details = line::details(bar.pos(), size, bar.per_sec());
+        line::file(width, &path, &details)
+    })
+}
+
+/// Sizes of files that still wait are unknown: until the last of them began, each file is taken
+/// for as large as the others.
+fn total(count: Count) -> ProgressStyle {
+    drawn(move |width, bar| {
+        let files = format!("{} of {}", count.ended(), counted(count.files, "file"));
+        let (here, size) = (bar.pos(), bar.len().unwrap_or_default());
+        let known = count.ended() + count.copying;
+        let whole = known == count.files;
+        let done = (here as f64 / size.max(1) as f64) * known as f64 / count.files.max(1) as f64;
+        let mut details = match size {
+            0 => Vec::new(),
+            _ => line::details(here, size, bar.per_sec()),
+        };
+        if !whole {
+            // Neither the share nor the end of what is known tells those of everything.
+            details = details.into_iter().skip(1).take(2).collect();
+        }
+        details.insert(usize::from(whole && !details.is_empty()), files);
+        line::total(width, done, &details)
+    })
+}
+
+/// A bar that is one line, written for the width of the terminal whenever it is drawn.
+fn drawn(
+    line: impl Fn(usize, &ProgressState) -> String + Clone + Send + Sync + 'static,
+) -> ProgressStyle {
+    let style = ProgressStyle::with_template("{line}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key(
+        "line",
+        move |bar: &ProgressState, out: &mut dyn fmt::Write| {
+            // Writing to a string cannot fail.
+            let _ = out.write_str(&line(screen::columns(), bar));
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mirrored_is_told_by_where_it_is_mirrored_to() {
+        for (to, told) in [
+            ("/home/ana/copies/a/b/c.tgz", "/home/ana/copies"),
+            ("/home/ana/c.tgz", "/home/ana/c.tgz"),
+            ("a/b/c.tgz", ""),
+        ] {
+            assert_eq!(destination("a/b/c.tgz", Path::new(to)), Path::new(told));
+        }
+    }
+
+    #[test]
+    fn waits_are_told_by_what_they_are_for() {
+        let at: Timestamp = "2026-01-05T14:00:00Z".parse().unwrap();
+        let wait = |state: &str, percent, cached| Wait {
+            state: state.to_owned(),
+            percent,
+            estimate: Some(at),
+            cached,
+        };
+        let earlier = at - jiff::SignedDuration::from_mins(3);
+        for (wait, words, details) in [
+            (
+                wait("running", Some(33), 0),
+                "running 33 %, expected ready at 2026-01-05T14:00:00Z",
+                "running 33 %|ready in 3m0s",
+            ),
+            (wait("ready", Some(100), 0), "opening", "opening"),
+            (
+                wait("ready", None, 3 << 20),
+                "fetching, 3.0MiB so far",
+                "fetching|3.0MiB so far",
+            ),
+        ] {
+            assert_eq!(wait.in_words(), words);
+            assert_eq!(wait.details(earlier).join("|"), details);
+        }
+    }
 }
