@@ -88,7 +88,7 @@ fn a_sound_installation_is_healthy_at_every_cloud() {
         let world = cloud.world(&contents());
         let found = doctor(&world);
         assert_eq!(found.code, 0, "{cloud:?}: {:#?}", found.findings);
-        found.names("ok", account(cloud), &["1 instances", "is allowed"]);
+        found.names("ok", account(cloud), &["1 instance;", "is allowed"]);
         found.names("ok", account(cloud), &["making a download task takes"]);
         for subject in [
             "configuration",

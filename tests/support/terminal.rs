@@ -152,6 +152,14 @@ impl Terminal {
         }
     }
 
+    /// Takes in what is written until a line has ended.
+    pub fn until_line_ends(&mut self) {
+        while !self.raw.ends_with(b"\n") {
+            let bytes = self.output.recv_timeout(Duration::from_secs(60));
+            self.take(&bytes.expect("the line never ended"));
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         self.raw.extend_from_slice(bytes);
         self.screen.write(bytes, self.columns);
