@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, X
 use rustix::io::{Errno, pread, pwrite, pwritev, retry_on_intr};
 
 use super::directory::{CAREFULLY, Directory, PRIVATE_FILE, PUNCH, is_own_file, subdirectory};
-use super::extents::{Geometry, MapRun};
+use super::extents::MapRun;
 use super::identity::{Identity, Name};
 use super::lock;
 use super::map::{self, ENTRY_LEN, HEADER_LEN};
@@ -45,17 +45,6 @@ pub(super) struct Files {
     known: Mutex<Seal>,
 }
 
-/// What the scan and the eviction know of an artifact version that nobody has open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Footprint {
-    /// Bytes of disk that both files take.
-    pub(super) disk: u64,
-    /// When it was last used, in seconds since 1970.
-    pub(super) used: i64,
-    /// Whether its bytes cannot be fetched again by ranges.
-    pub(super) is_dear: bool,
-}
-
 /// Inode number, size and change time of a data file, which any write, cut or hole changes.
 type Seal = [u8; 4 * size_of::<i64>()];
 
@@ -64,7 +53,7 @@ const SEAL: &str = "user.mongo-backupfs.proven";
 
 /// The map file's attribute that marks what cannot be fetched again by ranges. On a filesystem
 /// without attributes it leaves the cache like anything else.
-const DEAR: &str = "user.mongo-backupfs.dear";
+pub(super) const DEAR: &str = "user.mongo-backupfs.dear";
 
 fn seal_of(data: &OwnedFd) -> io::Result<Seal> {
     let stat = fs::fstat(data)?;
@@ -298,59 +287,6 @@ impl Files {
     }
 }
 
-/// The bytes present of the artifact version `name`, by its map; 0 when there is none.
-pub(super) fn present_bytes(directory: &Directory, name: &Name) -> io::Result<u64> {
-    let Some(shelf) = shelf(directory, name)? else {
-        return Ok(0);
-    };
-    let Some(map) = open_own(&shelf, &file_name(name, MAP), OFlags::RDONLY)? else {
-        return Ok(0);
-    };
-    let mut bytes = 0;
-    let found = read_map(&map, |identity, block, _| {
-        let geometry = Geometry {
-            size: identity.size,
-        };
-        bytes += geometry.block_len(block);
-    })?;
-    Ok(found.map_or(
-        0,
-        |identity| {
-            if identity.name() == *name { bytes } else { 0 }
-        },
-    ))
-}
-
-/// What `name` takes; `None` if there is nothing.
-pub(super) fn footprint(directory: &Directory, name: &Name) -> io::Result<Option<Footprint>> {
-    let Some(shelf) = shelf(directory, name)? else {
-        return Ok(None);
-    };
-    let mut found = None;
-    for suffix in [DATA, MAP] {
-        match fs::statat(&shelf, file_name(name, suffix), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                let mut footprint = found.unwrap_or(Footprint {
-                    disk: 0,
-                    used: i64::MIN,
-                    is_dear: false,
-                });
-                footprint.disk += blocks_of(&stat);
-                footprint.used = footprint.used.max(stat.st_mtime);
-                found = Some(footprint);
-            }
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if let Some(footprint) = &mut found
-        && let Some(map) = open_own(&shelf, &file_name(name, MAP), OFlags::RDONLY)?
-    {
-        footprint.is_dear = fs::fgetxattr(&map, DEAR, &mut [0u8; 1][..]).is_ok();
-    }
-    Ok(found)
-}
-
 /// Gives the first of the data that `from` names, as long as `crcs` has blocks, to `heir`. Whatever
 /// has the heir's names is replaced; nothing is left of `from`.
 pub(super) fn inherit(
@@ -454,7 +390,7 @@ fn remove_at(shelf: &OwnedFd, file: &str) -> io::Result<()> {
     }
 }
 
-fn blocks_of(stat: &fs::Stat) -> u64 {
+pub(super) fn blocks_of(stat: &fs::Stat) -> u64 {
     u64::try_from(stat.st_blocks).unwrap_or(0) * 512
 }
 

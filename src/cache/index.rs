@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::artifact::CachedArtifact;
 use super::evict::{Candidate, LastUse};
-use super::files::Footprint;
+use super::footprint::Footprint;
 use super::identity::Name;
 
 #[derive(Debug)]

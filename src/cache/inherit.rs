@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::artifact::CachedArtifact;
-use super::files::{self, Footprint};
+use super::files;
+use super::footprint::{self, Footprint};
 use super::identity::Identity;
 use super::lock;
 use super::store::Cache;
@@ -66,7 +67,7 @@ impl Cache {
             return files::sweep(&core.directory, &from.name);
         }
         files::inherit(&core.directory, &from.name, heir, &crcs)?;
-        let footprint = files::footprint(&core.directory, &name)?;
+        let footprint = footprint::of(&core.directory, &name)?;
         let footprint = footprint.unwrap_or(Footprint {
             disk: 0,
             used: 0,

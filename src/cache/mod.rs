@@ -3,11 +3,12 @@
 //! One sparse data file and one block map per artifact version (`files`, `map`, `extents`,
 //! `artifact`) lie in a directory that belongs to one process (`directory`). Blocks are accepted
 //! into memory (`artifact`, `backlog`), written (`writer`), made durable and only then entered in
-//! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit, `scan` finds out what
-//! an earlier run left, `health` keeps a sick disk away from readers. `prove` verifies whole
-//! artifacts in the background, `lend` gives their files to the kernel. `inherit` and `room` are for
-//! downloads that come only once; [`survey`] is what operators see and do without a mount. [`memory`] is the
-//! process-wide budget in bytes, [`slab`] the memory that blocks lie in.
+//! the map (`syncer`), each by way of `persist`. `evict` and `index` keep the total below its limit,
+//! `scan` finds out what an earlier run left (`footprint`), `health` keeps a sick disk away from
+//! readers. `prove` verifies whole artifacts in the background, `lend` gives their files to the
+//! kernel. `inherit` and `room` are for downloads that come only once; [`survey`] is what operators
+//! see and do without a mount. [`memory`] is the process-wide budget in bytes, [`slab`] the memory
+//! that blocks lie in.
 
 mod artifact;
 mod backlog;
@@ -16,6 +17,7 @@ mod evict;
 mod examine;
 mod extents;
 mod files;
+mod footprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod health;

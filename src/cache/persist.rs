@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout};
 
 use super::artifact::{CachedArtifact, State, Stray, Waiting};
 use super::extents::{EXTENT_BLOCKS, Extents};
-use super::files::{self, Files};
+use super::files::Files;
+use super::footprint;
 use super::lock;
 use super::map::HEADER_LEN;
 use super::memory::{Budget, Reservation};
@@ -65,7 +66,7 @@ impl CachedArtifact {
 
     fn try_load(&self) -> io::Result<()> {
         let (directory, name) = (&self.core.directory, &self.name);
-        let Some(footprint) = files::footprint(directory, name)? else {
+        let Some(footprint) = footprint::of(directory, name)? else {
             return Ok(());
         };
         // Useless files take space too, until the first block replaces them.

@@ -8,6 +8,7 @@ use rustix::fs::{self, Mode, OFlags};
 use super::backlog::Turn;
 use super::directory::CAREFULLY;
 use super::files;
+use super::footprint;
 use super::lock;
 use super::store::Core;
 
@@ -52,7 +53,7 @@ fn scan(core: &Core) -> io::Result<()> {
             // Under the lock nobody can take or remove the name meanwhile.
             let mut index = lock(&core.index);
             if !index.knows(&name)
-                && let Some(footprint) = files::footprint(&core.directory, &name)?
+                && let Some(footprint) = footprint::of(&core.directory, &name)?
             {
                 index.found(name, footprint);
             }

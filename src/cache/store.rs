@@ -25,7 +25,7 @@ use super::index::Index;
 use super::prove::{self, Proofs};
 use super::slab::Slabs;
 use super::syncer::{self, Syncs};
-use super::{evict, files, lock, scan, writer};
+use super::{evict, files, footprint, lock, scan, writer};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactKey, Validator};
 
@@ -175,7 +175,7 @@ impl Cache {
         let holder = lock(&core.index).holder(&name);
         match holder {
             Some(artifact) => artifact.cached_bytes(),
-            None => files::present_bytes(&core.directory, &name).unwrap_or(0),
+            None => footprint::present_bytes(&core.directory, &name).unwrap_or(0),
         }
     }
 

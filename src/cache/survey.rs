@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::directory::{CAREFULLY, Directory};
 use super::extents::{Geometry, MapRun};
 use super::files::{self, DATA, Files, MAP};
+use super::footprint;
 use super::identity::{Identity, Name, UNSEALED};
 use super::slab::Slabs;
 use super::store::BLOCK_SIZE;
@@ -203,7 +204,7 @@ fn names_in(directory: &Directory) -> io::Result<Vec<Name>> {
 
 /// What is known of `name`; `None` if it has gone meanwhile.
 fn entry(directory: &Directory, name: Name) -> io::Result<Option<Entry>> {
-    let Some(footprint) = files::footprint(directory, &name)? else {
+    let Some(footprint) = footprint::of(directory, &name)? else {
         return Ok(None);
     };
     let mut cached = 0;

@@ -1,10 +1,12 @@
 //! `get`: whole files, once paid and once fetched, whatever interrupts it, alone or beside a mount.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use jiff::SignedDuration;
 use mongo_backupfs::cache::{BLOCK_SIZE, Cache};
@@ -243,6 +245,18 @@ fn slow(world: &World) {
     world.sim.faults().add(slow);
 }
 
+/// Bytes served, once the host has noticed that nobody reads its last answers any more.
+fn settled(world: &World) -> u64 {
+    let served = || world.sim.bill().bytes_served;
+    let before = Cell::new(None);
+    eventually("the host is quiet", || {
+        // Slow answers go on by a step every 50 ms.
+        thread::sleep(Duration::from_millis(500));
+        before.replace(Some(served())) == Some(served())
+    });
+    served()
+}
+
 #[test]
 fn killed_ten_times_in_a_row_it_ends_with_the_exact_file_and_fetches_nothing_twice() {
     const KILLS: u64 = 10;
@@ -276,7 +290,7 @@ fn killed_ten_times_in_a_row_it_ends_with_the_exact_file_and_fetches_nothing_twi
     assert_eq!(code, 0, "{text}");
     let info: Value = serde_json::from_str(&text).unwrap();
     let cached = info["artifacts"][0]["cached"].as_u64().unwrap();
-    let served = world.sim.bill().bytes_served;
+    let served = settled(&world);
     let mut last = Getting::start(&world, &path, &to, &log);
     assert!(wait(&mut last.process).expect("it ends").success());
     assert_eq!(sha256_of(&to), content.sha256().unwrap());
