@@ -6,6 +6,7 @@
 mod line;
 mod screen;
 mod show;
+mod wait;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
