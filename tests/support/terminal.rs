@@ -83,13 +83,15 @@ impl Terminal {
             };
         }
         let terminal = self.slave.as_fd().as_raw_fd();
-        // SAFETY: setsid and ioctl may be called between fork and exec, and touch no memory; the
-        // descriptor is open in the child until it executes another program.
+        // SAFETY: setsid, ioctl and signal may be called between fork and exec, and touch no memory;
+        // the descriptor is open in the child until it executes another program.
         unsafe {
             command.pre_exec(move || {
                 if libc::setsid() < 0 || libc::ioctl(terminal, libc::TIOCSCTTY, 0) < 0 {
                     return Err(last_error());
                 }
+                // What runs in the background of a shell ignores Ctrl-C, and hands that on.
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
                 Ok(())
             });
         }
